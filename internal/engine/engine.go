@@ -1,0 +1,168 @@
+// Package engine is the contract between Berth and what isolates a guest. A
+// driver (engine/gvisor, later engine/microvm) turns a Config into a running
+// Machine; nothing outside a driver's folder knows which one runs. The package
+// owns the interfaces and the registry, and no mechanism.
+package engine
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"sort"
+	"strings"
+
+	"berth.dev/internal/sandbox"
+)
+
+// Engine makes machines. Implementations are safe for concurrent use.
+type Engine interface {
+	// Name is the word that selects the engine: "gvisor".
+	Name() string
+	// Build identifies this build of the engine; a save carries it.
+	Build() string
+	// Features says what machines of this engine can do.
+	Features() Features
+	// Check reports why this host cannot run the engine, as a *sandbox.Error of
+	// class ErrUnavailable whose hint mends it, or nil. It is cheap.
+	Check(ctx context.Context) error
+	// Create makes a machine that has not started. On error nothing is left
+	// behind: no process, no mount, no socket. The caller calls Close.
+	Create(ctx context.Context, cfg Config) (Machine, error)
+}
+
+// Machine is one isolated Linux. Methods are safe for concurrent use.
+type Machine interface {
+	// Start runs the guest's first process. It is called once.
+	Start(ctx context.Context) error
+	// Wait blocks until the machine has ended, for whatever reason, and returns
+	// the first process's exit status (128+n for a signal). It may be called
+	// many times, by many goroutines, and after Close.
+	Wait(ctx context.Context) (int, error)
+	// Signal sends a signal to the guest's first process.
+	Signal(sig os.Signal) error
+	// Save writes the state of the root file system and of the kept tmpfs
+	// mounts into dir, which exists and is empty. The machine is paused for the
+	// time and then goes on. What is in dir after an error means nothing.
+	Save(ctx context.Context, dir string) error
+	// Limits says which caps of Config.Resources are enforced, and how.
+	Limits() []Limit
+	// Processes returns the host process ids that make up the machine.
+	Processes() []int
+	// Close ends the machine at once if it still runs and frees all it holds.
+	// It is idempotent.
+	Close() error
+}
+
+// LayerWriter is the ability to write what a machine's root has beyond its
+// image as an OCI layer: an uncompressed tar with whiteouts.
+type LayerWriter interface {
+	// WriteLayer pauses the machine while it writes to w, which must be a file
+	// or a pipe.
+	WriteLayer(ctx context.Context, w *os.File) error
+}
+
+// LayerStarter is the ability to start a machine whose writable root is filled
+// from such a tar: the way back for a save that this build cannot read.
+type LayerStarter interface {
+	// CanStartFrom reports whether a save written by build can be restored.
+	CanStartFrom(build string) bool
+}
+
+// MemoryReporter is the ability to tell how much memory the guest uses.
+type MemoryReporter interface {
+	// Memory returns the guest's memory in bytes.
+	Memory() (uint64, error)
+}
+
+// Features says what an engine can do; what it cannot is said to the user.
+type Features struct {
+	Save  bool // Machine.Save and Config.Restore
+	Layer bool // machines are LayerWriters
+	// NeedsKVM: the engine is of use only with hardware virtualisation.
+	NeedsKVM bool
+}
+
+// Config is everything a machine is made of. Paths are absolute and clean.
+type Config struct {
+	// ID is unique among machines that run at one time; 12 hex digits.
+	ID string
+	// Hostname of the guest.
+	Hostname string
+	// StateDir is a folder of the machine's own that exists, mode 0700, and is
+	// kept from one start to the next: the engine's writable files.
+	StateDir string
+	// RunDir is another, on a short path, emptied between starts: sockets.
+	RunDir string
+	// Root is the EROFS file of the root file system.
+	Root string
+	// Layers are EROFS files mounted read-only below the root.
+	Layers []Layer
+	// Mounts are host files and folders, parents before children.
+	Mounts []sandbox.Mount
+	// Tmpfs are memory file systems.
+	Tmpfs []Tmpfs
+	// Args and Env are of the first process, which runs as the guest's root.
+	Args []string
+	Env  []string
+	// Stdin is a pipe for the first process to read; Log receives its standard
+	// output and error. Neither is a regular file. The driver does not close them.
+	Stdin, Log *os.File
+	// Network is the guest's only wire.
+	Network Network
+	// Resources are the caps that were asked for.
+	Resources sandbox.Resources
+	// Restore is the folder of a Save to start from, or "".
+	Restore string
+}
+
+// Layer is an EROFS file mounted read-only at Guest.
+type Layer struct{ File, Guest string }
+
+// Tmpfs is a file system of the guest's own.
+type Tmpfs struct {
+	Guest string
+	// Keep: its content is part of a Save.
+	Keep bool
+}
+
+// Network configures the guest's single interface. Wire is one end of a pair
+// of connected AF_UNIX datagram sockets, each message one ethernet frame. The
+// driver duplicates it; the caller closes its own.
+type Network struct {
+	Wire       *os.File
+	MTU        int
+	MAC        net.HardwareAddr
+	Addrs      []netip.Prefix
+	Gateways   []netip.Addr
+	GatewayMAC net.HardwareAddr // static neighbour entry for the gateways; nil asks by ARP and NDP
+}
+
+// Limit is one cap and whether it holds.
+type Limit struct {
+	Resource string `json:"resource"` // "cpus", "memory", "disk", "pids"
+	Asked    int64  `json:"asked"`    // 0: none asked
+	Enforced bool   `json:"enforced"`
+	// How says by what it is enforced, or why it is not, in a plain clause.
+	How string `json:"how"`
+}
+
+// Registry holds the drivers of this build, in order of preference.
+type Registry struct{ engines []Engine }
+
+// NewRegistry returns a registry of the given engines; the first is the default.
+func NewRegistry(engines ...Engine) *Registry { return &Registry{engines: engines} }
+
+// Lookup returns the engine of that name; "" means the default.
+func (r *Registry) Lookup(name string) (Engine, error) {
+	var names []string
+	for _, e := range r.engines {
+		if name == "" || e.Name() == name {
+			return e, nil
+		}
+		names = append(names, e.Name())
+	}
+	sort.Strings(names)
+	return nil, sandbox.Errorf(sandbox.ErrNotFound, "there is no engine %q", name).
+		WithHint("this build has: %s", strings.Join(names, ", "))
+}
