@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"berth.dev/internal/failpoint"
@@ -146,8 +147,9 @@ func (s *Store) stage(rec record) (b *Bundle, err error) {
 		return nil, err
 	}
 	dir := filepath.Join(s.dir, rec.Spec.Name)
-	// Never replaces a bundle: rename(2) onto a folder wants it empty.
-	if err := os.Rename(tmp, dir); err != nil {
+	// Never replaces a bundle: rename(2) onto a folder wants it empty. (os.Rename
+	// refuses every folder, even the empty one that somebody made by hand.)
+	if err := syscall.Rename(tmp, dir); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil, taken(rec.Spec.Name, fmt.Sprintf("there is already a sandbox %s", rec.Spec.Name))
 		}
