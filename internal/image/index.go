@@ -102,7 +102,11 @@ func (t *stage) index(ctx context.Context, l Layer) (*layerIndex, error) {
 
 // rescan reads a stored layer as if it had just come in.
 func (t *stage) rescan(ctx context.Context, l Layer) (*layerIndex, error) {
-	f, err := t.s.openBlob(l)
+	hex, err := hexOf(l.Digest)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(t.where(t.s.blobPath(hex)))
 	if err != nil {
 		return nil, err
 	}
@@ -115,12 +119,4 @@ func (t *stage) rescan(ctx context.Context, l Layer) (*layerIndex, error) {
 		return nil, refuse(l.label(), "", fmt.Errorf("its content has the digest %s, not %s", got.diffID, l.DiffID))
 	}
 	return &layerIndex{DiffID: l.DiffID, Digest: l.Digest, Size: l.Size, Unpacked: got.size, Entries: got.entries}, nil
-}
-
-func (s *Store) openBlob(l Layer) (*os.File, error) {
-	hex, err := hexOf(l.Digest)
-	if err != nil {
-		return nil, err
-	}
-	return os.Open(s.blobPath(hex))
 }
