@@ -69,7 +69,7 @@ type harness struct {
 }
 
 // buildRoot makes an EROFS root that holds the probe and nothing else.
-func buildRoot(t *testing.T) string {
+func buildRoot(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	probe := filepath.Join(dir, "probe")
@@ -85,7 +85,7 @@ func buildRoot(t *testing.T) string {
 
 // writeErofs writes an image of the given files (path in image to host file;
 // a path that ends in "/" is a folder).
-func writeErofs(t *testing.T, path string, files map[string]string) string {
+func writeErofs(t testing.TB, path string, files map[string]string) string {
 	t.Helper()
 	out, err := os.Create(path)
 	if err != nil {
@@ -111,7 +111,7 @@ func writeErofs(t *testing.T, path string, files map[string]string) string {
 	return path
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func must(t *testing.T, err error) {
 
 // guest is a machine with the probe in it and the suite at its streams.
 type guest struct {
-	t       *testing.T
+	t       testing.TB
 	machine engine.Machine
 	in      *os.File
 	out     *bufio.Reader
@@ -129,7 +129,7 @@ type guest struct {
 }
 
 // config returns a working configuration for tests to change.
-func (h *harness) config(t *testing.T) engine.Config {
+func (h *harness) config(t testing.TB) engine.Config {
 	t.Helper()
 	// Not t.TempDir: a control socket's path must be short.
 	run, err := os.MkdirTemp("", "berth")
@@ -142,7 +142,7 @@ func (h *harness) config(t *testing.T) engine.Config {
 }
 
 // boot makes and starts a machine and waits until the probe answers.
-func (h *harness) boot(t *testing.T, cfg engine.Config) *guest {
+func (h *harness) boot(t testing.TB, cfg engine.Config) *guest {
 	t.Helper()
 	g := h.create(t, cfg)
 	must(t, g.machine.Start(t.Context()))
@@ -152,7 +152,7 @@ func (h *harness) boot(t *testing.T, cfg engine.Config) *guest {
 	return g
 }
 
-func (h *harness) create(t *testing.T, cfg engine.Config) *guest {
+func (h *harness) create(t testing.TB, cfg engine.Config) *guest {
 	t.Helper()
 	g := &guest{t: t, cfg: cfg}
 	stdin, in, err := os.Pipe()
@@ -183,7 +183,7 @@ func (h *harness) create(t *testing.T, cfg engine.Config) *guest {
 	return g
 }
 
-func wirePair(t *testing.T) (ours, theirs *os.File) {
+func wirePair(t testing.TB) (ours, theirs *os.File) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	must(t, err)

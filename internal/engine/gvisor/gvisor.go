@@ -30,13 +30,14 @@ import (
 	"gvisor.dev/gvisor/runsc/flag"
 
 	"berth.dev/internal/engine"
+	"berth.dev/internal/engine/gvisor/programs"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/unwind"
 )
 
-// build names the embedded gVisor; a save made by another is opened through
-// its portable half. The test that compares it with go.mod holds it true.
-const build = "gvisor-20260905035102-160fafc42237"
+// build names the embedded gVisor; a save can be read by the build that wrote
+// it. It is a variable so that a test can link a second build.
+var build = "gvisor-" + programs.GVisor
 
 // Engine makes gVisor machines.
 type Engine struct{}
@@ -56,6 +57,10 @@ func (*Engine) Features() engine.Features { return engine.Features{Save: true, L
 // Check implements engine.Engine: gVisor needs user namespaces, which are what
 // isolates its own host processes.
 func (*Engine) Check(ctx context.Context) error {
+	if cgo {
+		return sandbox.Errorf(sandbox.ErrInternal, "this program was built with cgo, and so cannot run without the host's libraries").
+			WithHint("build and test with CGO_ENABLED=0, as make does")
+	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", probeArg)
 	cmd.Env = []string{}
 	cmd.SysProcAttr = &syscall.SysProcAttr{

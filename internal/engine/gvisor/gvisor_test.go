@@ -15,3 +15,6 @@ func TestMain(m *testing.M) {
 }
 
 func TestConformance(t *testing.T) { enginetest.Suite(t, New()) }
+
+// BenchmarkStart is a machine from nothing to its first word, and away again.
+func BenchmarkStart(b *testing.B) { enginetest.BenchmarkStart(b, New()) }

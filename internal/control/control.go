@@ -1,0 +1,149 @@
+// Package control is how the CLI and a supervisor talk: the messages, the
+// client, the server's side of one connection, and the handshake with which a
+// supervisor starts. The socket lies in a folder of mode 0700 and has mode
+// 0600: whoever can connect is the user.
+//
+// A connection carries one request: a line of JSON with the version and the
+// operation, answered by a line of JSON. After the answer to OpGuest the
+// connection is a byte stream to the guest's SSH server; after the answer to
+// OpLayer it carries the layer in chunks.
+package control
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"berth.dev/internal/engine"
+	"berth.dev/internal/sandbox"
+)
+
+// Version is the version of the protocol. A supervisor keeps running while its
+// binary is replaced, so both sides say theirs; they must be equal.
+const Version = 1
+
+// MaxLine bounds a line of the protocol, in bytes.
+const MaxLine = 1 << 20
+
+// Op is what a connection is for.
+type Op string
+
+// The operations.
+const (
+	OpStatus Op = "status" // answered with a Status
+	OpStop   Op = "stop"   // answered when the sandbox has been saved and has ended
+	OpSave   Op = "save"   // answered when the state is safe
+	OpGuest  Op = "guest"  // answered with a GuestKeys, then a tunnel to the guest's SSH server
+	OpLayer  Op = "layer"  // then the root's changes as a tar; see ReadChunks
+)
+
+// Request opens a connection.
+type Request struct {
+	Version int  `json:"version"`
+	Op      Op   `json:"op"`
+	Discard bool `json:"discard,omitempty"` // OpStop: end without saving
+}
+
+// Reply answers a request.
+type Reply struct {
+	Version int             `json:"version"`
+	Error   *Error          `json:"error,omitempty"`
+	Body    json.RawMessage `json:"body,omitempty"`
+}
+
+// Error is an error on its way to another process.
+type Error struct {
+	Class   string `json:"class"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// WrapError makes an error fit to cross; nil stays nil.
+func WrapError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Class: string(sandbox.ClassOf(err)), Message: err.Error(), Hint: sandbox.HintOf(err)}
+}
+
+// Unwrap is the error on the other side; nil stays nil.
+func (e *Error) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return &sandbox.Error{Class: sandbox.ParseClass(e.Class), Message: e.Message, Hint: e.Hint}
+}
+
+// Status is what a supervisor says of its sandbox.
+type Status struct {
+	PID       int            `json:"pid"`
+	Berth     string         `json:"berth"`
+	Engine    string         `json:"engine"`
+	Started   time.Time      `json:"started"`
+	Processes []int          `json:"processes"` // of the engine
+	Memory    uint64         `json:"memory"`    // of the guest, bytes
+	Limits    []engine.Limit `json:"limits"`
+	LastSave  time.Time      `json:"last_save,omitzero"`
+	SaveError string         `json:"save_error,omitempty"` // why the last save did not work
+	Sessions  int            `json:"sessions"`             // running now
+}
+
+// GuestKeys is what a client needs to speak SSH with the guest.
+type GuestKeys struct {
+	Client []byte `json:"client"` // ed25519 private key, raw
+	Host   []byte `json:"host"`   // ed25519 public key, raw
+}
+
+// Start is what a starting supervisor reads from its pipe, and Started what it
+// answers when the sandbox runs, or when it does not.
+type Start struct {
+	Version int    `json:"version"`
+	Bundle  string `json:"bundle"` // name
+}
+
+// Started is the other half of the handshake.
+type Started struct {
+	Version int    `json:"version"`
+	Error   *Error `json:"error,omitempty"`
+	Socket  string `json:"socket,omitempty"`
+}
+
+// WriteLine writes v as one line of JSON, in one Write.
+func WriteLine(w io.Writer, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	_, err = w.Write(append(data, '\n'))
+	return err
+}
+
+// ReadLine reads one line of JSON into v and nothing beyond it, so that what
+// follows on the stream can be read by somebody else through the same r.
+func ReadLine(r *bufio.Reader, v any) error {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		if len(line) > MaxLine {
+			return sandbox.Errorf(sandbox.ErrInvalid, "a message is longer than %d bytes", MaxLine)
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		if err != nil {
+			if len(line) > 0 && errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		break
+	}
+	if err := json.Unmarshal(line, v); err != nil {
+		return fmt.Errorf("decode message: %w", err)
+	}
+	return nil
+}

@@ -1,4 +1,0 @@
-package gvisor
-
-// registerPrograms is a placeholder hook until programs are embedded.
-func registerPrograms() {}
