@@ -1,0 +1,209 @@
+// Package manager is what every client of Berth stands on: it finds and makes
+// sandboxes, starts and stops their supervisors, connects to their guests, and
+// collects what was left behind. It keeps no state of its own: the bundles on
+// disk and the locks on them are the truth, so any number of managers in any
+// number of processes may work at once.
+package manager
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"golang.org/x/crypto/ssh"
+
+	"berth.dev/internal/bundle"
+	"berth.dev/internal/control"
+	"berth.dev/internal/engine"
+	"berth.dev/internal/guestapi/client"
+	"berth.dev/internal/hostdir"
+	"berth.dev/internal/image"
+	"berth.dev/internal/sandbox"
+	"berth.dev/internal/supervisor"
+)
+
+// Config is what a manager is made of.
+type Config struct {
+	Dirs    hostdir.Dirs
+	Engines *engine.Registry
+	// Executable is run as a supervisor, "/proc/self/exe" in berth itself.
+	Executable string
+	// Logger receives what an operator has to know; nil discards.
+	Logger *slog.Logger
+}
+
+// Manager manages the sandboxes of one user. It is safe for concurrent use.
+type Manager struct {
+	cfg     Config
+	log     *slog.Logger
+	bundles *bundle.Store
+	images  *image.Store
+}
+
+// New opens the stores that lie in the given folders.
+func New(cfg Config) (*Manager, error) {
+	m := &Manager{cfg: cfg, log: cfg.Logger}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	m.bundles, m.images, err = openStores(cfg.Dirs)
+	return m, err
+}
+
+func openStores(dirs hostdir.Dirs) (*bundle.Store, *image.Store, error) {
+	bdir, err := dirs.Bundles()
+	if err != nil {
+		return nil, nil, err
+	}
+	idir, err := dirs.Images()
+	if err != nil {
+		return nil, nil, err
+	}
+	bundles, err := bundle.Open(bdir)
+	if err != nil {
+		return nil, nil, err
+	}
+	images, err := image.Open(idir)
+	return bundles, images, err
+}
+
+// Bundles is the store of sandboxes.
+func (m *Manager) Bundles() *bundle.Store { return m.bundles }
+
+// Images is the store of images.
+func (m *Manager) Images() *image.Store { return m.images }
+
+// Engines are the engines of this build.
+func (m *Manager) Engines() *engine.Registry { return m.cfg.Engines }
+
+// Obtain finds the sandbox that a wish means or makes it; see
+// bundle.Store.Obtain. It is not started.
+func (m *Manager) Obtain(ctx context.Context, asked sandbox.Spec, prepare func(sandbox.Spec) (sandbox.Spec, error)) (*bundle.Bundle, bool, error) {
+	return m.bundles.Obtain(asked, prepare)
+}
+
+// Find returns the sandbox of that name or ID; see bundle.Store.Find.
+func (m *Manager) Find(nameOrID string) (*bundle.Bundle, error) { return m.bundles.Find(nameOrID) }
+
+// List returns all sandboxes, running or not.
+func (m *Manager) List() ([]bundle.Entry, error) { return m.bundles.List() }
+
+// Guest starts the sandbox when it does not run and connects to its guest. The
+// caller closes the client.
+func (m *Manager) Guest(ctx context.Context, b *bundle.Bundle) (*client.Client, error) {
+	c, err := m.Start(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return connect(ctx, c)
+}
+
+// connect speaks SSH with the guest through its supervisor.
+func connect(ctx context.Context, c *control.Client) (*client.Client, error) {
+	conn, keys, err := c.Guest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.NewSignerFromKey(ed25519.PrivateKey(keys.Client))
+	if err == nil {
+		var host ssh.PublicKey
+		if host, err = ssh.NewPublicKey(ed25519.PublicKey(keys.Host)); err == nil {
+			var g *client.Client
+			if g, err = client.Dial(ctx, conn, signer, host); err == nil {
+				return g, nil
+			}
+		}
+	}
+	conn.Close()
+	return nil, fmt.Errorf("connect to the guest: %w", err)
+}
+
+// Stop ends a sandbox; with discard nothing is saved. One that does not run is
+// no error, and what a killed supervisor left is cleaned up.
+func (m *Manager) Stop(ctx context.Context, b *bundle.Bundle, discard bool) error {
+	info := b.Info()
+	if info.Leftover {
+		return m.reap(b)
+	}
+	if info.Status != sandbox.Running {
+		return nil
+	}
+	err := control.NewClient(info.State.Socket).Stop(ctx, discard)
+	if err != nil && b.Info().Status != sandbox.Running && sandbox.ClassOf(err) == sandbox.ErrPrecondition {
+		return nil // it ended by itself meanwhile
+	}
+	return err
+}
+
+// Remove deletes a sandbox and all that it holds. A running one is an error
+// unless force is set.
+func (m *Manager) Remove(ctx context.Context, nameOrID string, force bool) error {
+	b, err := m.bundles.Find(nameOrID)
+	if err != nil {
+		// Delete knows how to remove what no longer loads as a sandbox.
+		if force && !errors.Is(err, sandbox.ErrNotFound) {
+			return m.bundles.Delete(nameOrID)
+		}
+		return err
+	}
+	info := b.Info()
+	if info.Status == sandbox.Running && !force {
+		return sandbox.Errorf(sandbox.ErrPrecondition, "sandbox %s is running", b.Name()).
+			WithHint("stop it first with: berth stop %s; or remove it as it is with: berth rm -f %s", b.Name(), b.Name())
+	}
+	if err := m.Stop(ctx, b, true); err != nil {
+		return err
+	}
+	if err := m.bundles.Delete(b.Name()); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// reap cleans up after a killed supervisor.
+func (m *Manager) reap(b *bundle.Bundle) error {
+	h, err := b.Lock()
+	if err != nil {
+		return err
+	}
+	return errors.Join(supervisor.Reap(h), h.Unlock())
+}
+
+// Collect cleans up after killed supervisors, and deletes what no sandbox and
+// no reference needs: half-made and half-deleted bundles, images. It returns
+// the bytes of images that it freed.
+func (m *Manager) Collect(ctx context.Context) (int64, error) {
+	entries, err := m.bundles.List()
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	var inUse []string
+	for _, e := range entries {
+		if e.Bundle == nil {
+			continue
+		}
+		inUse = append(inUse, e.Bundle.Spec().Image)
+		if e.Bundle.Info().Leftover {
+			errs = append(errs, m.reap(e.Bundle))
+		}
+	}
+	if _, err := m.bundles.Sweep(); err != nil {
+		errs = append(errs, err)
+	}
+	freed, err := m.images.GC(ctx, inUse)
+	return freed, errors.Join(append(errs, err)...)
+}
+
+// runDir is the folder of a sandbox's own sockets, on a short path.
+func runDir(dirs hostdir.Dirs, id string) (string, error) {
+	run, err := dirs.Run()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(run, id+".d"), nil
+}

@@ -1,0 +1,314 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"berth.dev/internal/bundle"
+	"berth.dev/internal/control"
+	"berth.dev/internal/engine"
+	"berth.dev/internal/guestapi/client"
+	"berth.dev/internal/guestbin"
+	"berth.dev/internal/netstack"
+	"berth.dev/internal/sandbox"
+)
+
+// guestPort is the TCP port of the guest's SSH server; only the gateway's
+// address may connect to it.
+const guestPort = 2
+
+// Times of a start.
+const (
+	bootTime = 60 * time.Second // for the guest to answer, on a machine under load
+	dialWait = time.Millisecond // between two tries to reach the guest's SSH server
+	logSize  = 8 << 20          // of each log, bytes
+)
+
+// boot makes the wire, its two ends and the machine between, and starts it.
+func (s *Supervisor) boot(ctx context.Context) error {
+	spec := s.cfg.Bundle.Spec()
+	eng, err := s.cfg.Engines.Lookup(spec.Engine)
+	if err != nil {
+		return err
+	}
+	s.engine = eng
+	if s.keys, err = s.held.Keys(); err != nil {
+		return err
+	}
+	link := netstack.DefaultLink()
+	ours, theirs, err := netstack.Pair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	if err := s.startNetwork(ours, link, spec); err != nil {
+		ours.Close()
+		return err
+	}
+	stdin, config, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer stdin.Close()
+	defer config.Close()
+	out, err := s.guestOutput()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	ec, err := s.machineConfig(ctx, spec)
+	if err != nil {
+		return err
+	}
+	ec.Stdin, ec.Log = stdin, out
+	ec.Network = networkConfig(link, theirs)
+	if err := s.startMachine(ctx, ec); err != nil {
+		return err
+	}
+	gc, err := s.guestConfig(ctx, link)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(gc)
+	if err != nil {
+		return err
+	}
+	// The guest reads this as the first thing it does; while it boots, the
+	// configuration (which may ask git things) was still being made.
+	if _, err := config.Write(data); err != nil {
+		return fmt.Errorf("configure the guest: %w", err)
+	}
+	return nil
+}
+
+func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbox.Spec) error {
+	out := interim{}
+	var err error
+	s.stack, err = netstack.New(netstack.Config{Wire: wire, Link: link, Handler: out, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.undo.Push(s.stack.Close)
+	return nil
+}
+
+func networkConfig(l netstack.Link, wire *os.File) engine.Network {
+	return engine.Network{
+		Wire: wire, MTU: l.MTU, MAC: l.GuestMAC, GatewayMAC: l.GatewayMAC,
+		Addrs:    []netip.Prefix{l.Guest4, l.Guest6},
+		Gateways: []netip.Addr{l.Gateway4, l.Gateway6},
+	}
+}
+
+// machineConfig is the part of the machine that the bundle decides.
+func (s *Supervisor) machineConfig(ctx context.Context, spec sandbox.Spec) (engine.Config, error) {
+	ec := engine.Config{
+		ID: s.cfg.Bundle.ID(), Hostname: spec.Name, Resources: spec.Resources,
+		StateDir: s.cfg.Bundle.RootDir(), RunDir: s.cfg.RunDir,
+		Args:  []string{filepath.Join(sandbox.GuestDir, guestbin.Name)},
+		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		Tmpfs: []engine.Tmpfs{{Guest: dockerDir, Keep: true}},
+	}
+	img, err := s.cfg.Images.Lookup(spec.Image)
+	if err != nil {
+		return ec, err
+	}
+	root, err := s.cfg.Images.Root(ctx, img, nil)
+	if err != nil {
+		return ec, err
+	}
+	ec.Root = root.Root
+	for _, m := range root.Mounts {
+		ec.Layers = append(ec.Layers, engine.Layer{File: m.File, Guest: m.Dir})
+	}
+	guest, err := guestbin.Extract(s.cfg.GuestDir)
+	if err != nil {
+		return ec, err
+	}
+	ec.Mounts = append([]sandbox.Mount{{Host: guest, Guest: sandbox.GuestDir, ReadOnly: true}}, spec.Mounts...)
+	ec.Restore, err = s.restoreFrom()
+	return ec, err
+}
+
+// dockerDir holds what the guest's Docker daemon stores. Its overlay driver
+// cannot work on top of the root's overlay, so it is a file system of its own.
+const dockerDir = "/var/lib/docker"
+
+// restoreFrom returns the folder of the engine's save to start from, or "".
+func (s *Supervisor) restoreFrom() (string, error) {
+	dir, meta, err := s.held.CurrentSave()
+	if errors.Is(err, sandbox.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if meta.Engine != s.engine.Name() || meta.EngineBuild != s.engine.Build() {
+		return "", sandbox.Errorf(sandbox.ErrPrecondition, "sandbox %s was saved by %s, this is %s", s.held.Name(), meta.EngineBuild, s.engine.Build()).
+			WithHint("use the berth that saved it")
+	}
+	return dir, nil
+}
+
+// startMachine makes and starts the machine, recording its processes as soon
+// as there are any.
+func (s *Supervisor) startMachine(ctx context.Context, ec engine.Config) error {
+	m, err := s.engine.Create(ctx, ec)
+	if err != nil {
+		return err
+	}
+	s.machine = m
+	s.undo.Push(func() error {
+		return errors.Join(m.Close(), s.held.Update(func(st *bundle.State) {
+			st.Resources = slices.DeleteFunc(st.Resources, func(r bundle.Resource) bool { return r.Kind == kindProcess })
+		}))
+	})
+	var made []bundle.Resource
+	for _, pid := range m.Processes() {
+		p, err := bundle.ProcessOf(pid)
+		if err != nil {
+			return fmt.Errorf("the machine ended while it started: %w", err)
+		}
+		made = append(made, bundle.Resource{Kind: kindProcess, Name: fmt.Sprint(pid), Process: p})
+	}
+	err = s.held.Update(func(st *bundle.State) { st.Resources = append(st.Resources, made...) })
+	if err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// guestOutput returns a pipe whose other end goes, line by line, to this
+// process's log, marked and bounded: it is the guest that writes it.
+func (s *Supervisor) guestOutput() (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		defer r.Close()
+		sc := bufio.NewReaderSize(r, 4096)
+		for {
+			line, err := sc.ReadSlice('\n')
+			if len(line) > 0 {
+				s.log.Info("guest", "says", string(line))
+			}
+			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+				return
+			}
+		}
+	}()
+	return w, nil
+}
+
+// connect reaches the guest's SSH server and subscribes to its events.
+func (s *Supervisor) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bootTime)
+	defer cancel()
+	// A guest that ends while it boots must not be waited for.
+	go func() {
+		_, _ = s.machine.Wait(ctx)
+		cancel()
+	}()
+	conn, err := s.dialGuest(ctx)
+	if err != nil {
+		return fmt.Errorf("the guest does not answer: %w", err)
+	}
+	signer, err := ssh.NewSignerFromKey(s.keys.Client)
+	if err != nil {
+		return err
+	}
+	hostKey, err := ssh.NewPublicKey(s.keys.Host.Public())
+	if err != nil {
+		return err
+	}
+	if s.guest, err = client.Dial(ctx, conn, signer, hostKey); err != nil {
+		return fmt.Errorf("speak with the guest: %w", err)
+	}
+	s.undo.Push(s.guest.Close)
+	return s.watch(ctx)
+}
+
+// dialGuest tries until the server listens, which it does within milliseconds
+// of its start.
+func (s *Supervisor) dialGuest(ctx context.Context) (net.Conn, error) {
+	for {
+		conn, err := s.stack.DialGuest(ctx, guestPort)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(dialWait):
+		}
+	}
+}
+
+// listen opens the control socket. Connections wait in it until Run serves them.
+func (s *Supervisor) listen() error {
+	if err := removeFile(s.cfg.Socket); err != nil {
+		return err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.cfg.Socket, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("open the control socket: %w", err)
+	}
+	// The folder is 0700; the mode is the second lock.
+	if err := os.Chmod(s.cfg.Socket, 0o600); err != nil {
+		ln.Close()
+		return err
+	}
+	s.ln = ln
+	s.undo.Push(func() error {
+		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
+
+// tunnel joins a client's connection with the guest's SSH server.
+func (s *Supervisor) tunnel(ctx context.Context, c *control.Conn) error {
+	conn, err := s.stack.DialGuest(ctx, guestPort)
+	if err != nil {
+		return c.Reply(nil, err)
+	}
+	defer conn.Close()
+	keys := control.GuestKeys{Client: s.keys.Client, Host: s.keys.Host.Public().(ed25519.PublicKey)}
+	if err := c.Reply(keys, nil); err != nil {
+		return err
+	}
+	done := make(chan struct{}, 2)
+	pump := func(dst, src net.Conn) {
+		_, _ = io.Copy(dst, src)
+		if cw, ok := dst.(interface{ CloseWrite() error }); ok {
+			_ = cw.CloseWrite()
+		}
+		done <- struct{}{}
+	}
+	go pump(conn, c)
+	go pump(c, conn)
+	for range 2 {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

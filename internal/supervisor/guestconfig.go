@@ -1,0 +1,65 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"berth.dev/internal/guestapi"
+	"berth.dev/internal/netstack"
+	"berth.dev/internal/sandbox"
+)
+
+// defaultPath is the guest's PATH before an agent's own folder is added.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// guestConfig tells the guest who it is. It holds no secret but the guest's
+// own host key.
+func (s *Supervisor) guestConfig(ctx context.Context, link netstack.Link) (*guestapi.Config, error) {
+	spec := s.cfg.Bundle.Spec()
+	block, err := ssh.MarshalPrivateKey(s.keys.Host, "")
+	if err != nil {
+		return nil, fmt.Errorf("encode the guest's host key: %w", err)
+	}
+	public, err := ssh.NewPublicKey(s.keys.Client.Public())
+	if err != nil {
+		return nil, err
+	}
+	return &guestapi.Config{
+		Version: guestapi.Version, Hostname: spec.Name,
+		HostKey: string(pem.EncodeToMemory(block)), AuthorizedKey: string(ssh.MarshalAuthorizedKey(public)),
+		Listen: fmt.Sprintf("%s:%d", link.Guest4.Addr(), guestPort), Peer: link.Gateway4.String(),
+		User:  guestapi.User{Name: sandbox.UserName, UID: sandbox.UserUID, GID: sandbox.UserGID, Home: sandbox.UserHome},
+		Env:   guestEnv(spec),
+		Files: guestFiles(ctx, spec), Creation: s.cfg.Bundle.ID(),
+		Hosts: hosts(spec, link), ResolvConf: resolvConf(link),
+		Docker: guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}},
+	}, nil
+}
+
+func guestEnv(spec sandbox.Spec) map[string]string {
+	env := map[string]string{
+		"PATH": sandbox.AgentDir + "/" + spec.Agent + "/bin:" + defaultPath,
+		"LANG": "C.UTF-8",
+		// Agents ask this before they let their permission prompts be bypassed.
+		"IS_SANDBOX": "1",
+	}
+	for k, v := range spec.Env {
+		env[k] = v
+	}
+	return env
+}
+
+func hosts(spec sandbox.Spec, link netstack.Link) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	fmt.Fprintf(&b, "%s\t%s\n", link.Guest4.Addr(), spec.Name)
+	return b.String()
+}
+
+func resolvConf(link netstack.Link) string {
+	return fmt.Sprintf("nameserver %s\nnameserver %s\n", link.Gateway4, link.Gateway6)
+}

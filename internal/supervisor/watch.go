@@ -1,0 +1,110 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"berth.dev/internal/bundle"
+	"berth.dev/internal/engine"
+	"berth.dev/internal/guestapi"
+	"berth.dev/internal/sandbox"
+)
+
+// watch subscribes to the guest's events: they drive the log, the saves and
+// the idle clock. It returns once the subscription stands.
+func (s *Supervisor) watch(ctx context.Context) error {
+	spec := s.cfg.Bundle.Spec()
+	s.sessions = newSessions(spec.IdleAfter, spec.Remove)
+	s.saver = newSaver(s.held, s.machine, s.engine)
+	s.memory = memoryCap{log: s.log, reclaim: s.reclaim}
+	if mr, ok := s.machine.(engine.MemoryReporter); ok {
+		s.memory.cap, s.memory.machine = uint64(spec.Resources.Memory), mr
+	}
+	agentLog, err := s.held.OpenLog(bundle.AgentLog, logSize)
+	if err != nil {
+		return err
+	}
+	synced := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer agentLog.Close()
+		err := s.guest.Events(context.Background(), guestapi.EventsRequest{Output: true}, func(e *guestapi.Event) error {
+			if e.Type == guestapi.Synced {
+				close(synced)
+				return nil
+			}
+			s.event(e, agentLog)
+			return nil
+		})
+		s.log.Debug("the guest's events ended", "error", err)
+	}()
+	s.undo.Push(func() error {
+		err := s.guest.Close() // ends the stream
+		<-done
+		return err
+	})
+	select {
+	case <-synced:
+		return nil
+	case <-done:
+		return errGuestGone
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Supervisor) event(e *guestapi.Event, log *bundle.LogFile) {
+	switch e.Type {
+	case guestapi.Started:
+		s.sessions.started(e.Session.ID, e.Session.Kind)
+	case guestapi.Output:
+		if _, err := log.Write(e.Data); err != nil {
+			s.log.Warn("write the sandbox's log", "error", err)
+		}
+	case guestapi.Ended:
+		if e.Session.Kind == guestapi.Agent {
+			s.recordExit(e.Session.Result.ExitCode)
+		}
+		s.saver.want()
+		s.sessions.finished(e.Session.ID)
+	case guestapi.Activity:
+		s.saver.touched()
+	}
+}
+
+func (s *Supervisor) recordExit(code int) {
+	err := s.held.Update(func(st *bundle.State) {
+		st.Exit = &bundle.Exit{Code: code, At: time.Now().UTC()}
+	})
+	if err != nil {
+		s.log.Warn("record the agent's exit", "error", err)
+	}
+}
+
+// endSessions asks every session to end and waits for it, at most for grace.
+func (s *Supervisor) endSessions(grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	for _, id := range s.sessions.ids() {
+		if err := s.guest.CloseSession(ctx, id); err != nil {
+			s.log.Warn("end a session", "session", id, "error", err)
+		}
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.sessions.live() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// reclaim ends the guest's largest process.
+func (s *Supervisor) reclaim() (string, error) { return "", errors.New("not there") }
+
+// guestFiles are the files that the guest writes when it is created or starts.
+func guestFiles(ctx context.Context, spec sandbox.Spec) []guestapi.File { return nil }
