@@ -64,6 +64,7 @@ func (p Plan) guestFiles() []guestFile {
 		fmt.Fprintf(apt, "%s \"%s\";\n", name, strings.ReplaceAll(proxies[name], `"`, "%22"))
 	}
 	files := []guestFile{
+		{"/etc/hosts", 0o644, []byte("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")},
 		{"/etc/apt/apt.conf.d/00berth", 0o644, apt.Bytes()},
 		{"/etc/dpkg/dpkg.cfg.d/berth", 0o644, dpkg.Bytes()},
 		// Nothing starts services behind the user's back: there is no init

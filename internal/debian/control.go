@@ -151,15 +151,15 @@ func (r *stanzaReader) readLine() ([]byte, error) {
 		switch {
 		case err == nil && len(r.buf) == 0:
 			return trimEOL(part), nil
+		case len(r.buf)+len(part) > maxControlLine:
+			return nil, r.errorf("line is longer than %d bytes", maxControlLine)
 		case err == nil || err == io.EOF && len(r.buf)+len(part) > 0:
 			r.buf = append(r.buf, part...)
 			return trimEOL(r.buf), nil
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return nil, err
 		}
-		if r.buf = append(r.buf, part...); len(r.buf) > maxControlLine {
-			return nil, r.errorf("line is longer than %d bytes", maxControlLine)
-		}
+		r.buf = append(r.buf, part...)
 	}
 }
 

@@ -108,8 +108,9 @@ func (f fetcher) open(ctx context.Context, uri string, offset int64) (*body, err
 	}
 	resp, err := f.client.Do(req)
 	if err != nil {
+		err = requestError(ctx, err) // asks whether ctx is still alive
 		cancel(nil)
-		return nil, requestError(ctx, err)
+		return nil, err
 	}
 	watch := time.AfterFunc(f.stall, func() { cancel(fmt.Errorf("no data for %s", f.stall)) })
 	b := &body{Response: resp, stop: func() { watch.Stop(); resp.Body.Close(); cancel(nil) }}

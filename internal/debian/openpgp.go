@@ -13,6 +13,7 @@ import (
 	"berth.dev/internal/sandbox"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 )
@@ -176,12 +177,18 @@ func verifyOne(signed []byte, s *packet.Signature, keys openpgp.EntityList, now 
 	if err := s.Serialize(&raw); err != nil {
 		return err
 	}
-	config := &packet.Config{Time: func() time.Time { return now }, MinRSABits: minRSABits}
+	// A clock that is a little slow must not make a signature invalid: Release's
+	// own Date says so in better words.
+	at := now
+	if s.CreationTime.After(at) {
+		at = s.CreationTime
+	}
+	config := &packet.Config{Time: func() time.Time { return at }, MinRSABits: minRSABits}
 	// A keyring may hold two versions of one certificate: the library looks at
 	// the first it finds, so each gets its turn.
 	var err error
 	for _, e := range owners {
-		if _, err = verifyWith(signed, raw.Bytes(), e, id, config, now); err == nil {
+		if err = verifyWith(signed, raw.Bytes(), e, id, config, now); err == nil {
 			return nil
 		}
 	}
@@ -190,13 +197,17 @@ func verifyOne(signed []byte, s *packet.Signature, keys openpgp.EntityList, now 
 
 // verifyWith checks one signature against one certificate. The library judges
 // a key as of when it signed; gpgv judges it as of now too, and so does this.
-func verifyWith(signed, sig []byte, e *openpgp.Entity, id uint64, config *packet.Config, now time.Time) (*openpgp.Entity, error) {
+func verifyWith(signed, sig []byte, e *openpgp.Entity, id uint64, config *packet.Config, now time.Time) error {
 	if _, ok := e.SigningKeyById(now, id, config); !ok {
-		return nil, fmt.Errorf("key %016X has expired, is revoked or may not sign", id)
+		return fmt.Errorf("key %016X has expired, is revoked or may not sign", id)
 	}
-	_, signer, err := openpgp.VerifyDetachedSignature(openpgp.EntityList{e}, bytes.NewReader(signed), bytes.NewReader(sig), config)
-	if err != nil {
-		return nil, fmt.Errorf("%w by key %016X (%w)", errBadSignature, id, err)
+	_, _, err := openpgp.VerifyDetachedSignature(openpgp.EntityList{e}, bytes.NewReader(signed), bytes.NewReader(sig), config)
+	var wrong pgperrors.SignatureError
+	if errors.As(err, &wrong) {
+		return fmt.Errorf("%w by key %016X (%w)", errBadSignature, id, err)
 	}
-	return signer, nil
+	if err != nil { // an algorithm that is not known, a signature past its date
+		return fmt.Errorf("signature of key %016X: %w", id, err)
+	}
+	return nil
 }
