@@ -213,26 +213,47 @@ func (c *contents) copyLayer(s *Store, l Layer, number int32) error {
 	}
 	defer f.Close()
 	sum := sha256.New()
-	in := &ctxReader{ctx: c.ctx, r: io.TeeReader(f, sum)}
-	plain, err := decompress(in)
-	if err != nil {
-		return layerFault(c.ctx, l.label(), "", err)
-	}
-	defer plain.Close()
-	br := bufio.NewReaderSize(plain, readSize)
-	if name, err := c.copyEntries(tar.NewReader(br), wanted); err != nil {
-		return layerFault(c.ctx, l.label(), name, err)
-	}
-	for _, r := range []io.Reader{br, in} {
-		if _, err := io.Copy(io.Discard, r); err != nil {
-			return layerFault(c.ctx, l.label(), "", err)
+	if err := c.copyFrom(io.TeeReader(f, sum), wanted); err != nil {
+		var le *entryError
+		if errors.As(err, &le) {
+			return layerFault(c.ctx, l.label(), le.name, le.err)
 		}
+		return layerFault(c.ctx, l.label(), "", err)
 	}
 	if got := sumOf(sum); got != l.Digest {
 		return layerFault(c.ctx, l.label(), "", fmt.Errorf("its blob in the store is damaged: it has the digest %s", got))
 	}
 	return nil
 }
+
+// copyFrom copies the wanted files out of a layer, and reads that to its end.
+func (c *contents) copyFrom(r io.Reader, wanted map[int32]*node) error {
+	in := &ctxReader{ctx: c.ctx, r: r}
+	plain, err := decompress(in)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	br := bufio.NewReaderSize(plain, readSize)
+	if name, err := c.copyEntries(tar.NewReader(br), wanted); err != nil {
+		return &entryError{name, err}
+	}
+	for _, r := range []io.Reader{br, in} {
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entryError says at which entry of a layer something went wrong.
+type entryError struct {
+	name string
+	err  error
+}
+
+func (e *entryError) Error() string { return fmt.Sprintf("entry %q: %v", e.name, e.err) }
+func (e *entryError) Unwrap() error { return e.err }
 
 func (c *contents) copyEntries(tr *tar.Reader, wanted map[int32]*node) (name string, err error) {
 	for ordinal, left := int32(0), len(wanted); left > 0; ordinal++ {
