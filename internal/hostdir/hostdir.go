@@ -117,6 +117,9 @@ func (d Dirs) Cache() (string, error) { return d.below("cache") }
 // Guest is where the guest's own binary lies, by its hash.
 func (d Dirs) Guest() (string, error) { return d.below("guest") }
 
+// Builds keeps the program of each build that a save needs.
+func (d Dirs) Builds() (string, error) { return d.below("builds") }
+
 // Run is the folder of sockets. Its path leaves 40 bytes for a name.
 func (d Dirs) Run() (string, error) {
 	if d.tmp != "" {

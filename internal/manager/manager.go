@@ -183,18 +183,24 @@ func (m *Manager) Collect(ctx context.Context) (int64, error) {
 	}
 	var errs []error
 	var inUse []string
+	builds := map[string]bool{}
 	for _, e := range entries {
 		if e.Bundle == nil {
 			continue
 		}
 		inUse = append(inUse, e.Bundle.Spec().Image)
-		if e.Bundle.Info().Leftover {
+		info := e.Bundle.Info()
+		if info.Save != nil {
+			builds[info.Save.EngineBuild] = true
+		}
+		if info.Leftover {
 			errs = append(errs, m.reap(e.Bundle))
 		}
 	}
 	if _, err := m.bundles.Sweep(); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, m.dropBuilds(builds))
 	freed, err := m.images.GC(ctx, inUse)
 	return freed, errors.Join(append(errs, err)...)
 }

@@ -52,6 +52,10 @@ func running(b *bundle.Bundle) *control.Client {
 // spawn runs a supervisor, detached from this process's session and streams,
 // and waits until it says that the sandbox runs, or why not.
 func (m *Manager) spawn(ctx context.Context, b *bundle.Bundle) (socket string, err error) {
+	exe, err := m.executableFor(b)
+	if err != nil {
+		return "", err
+	}
 	log, err := openSupervisorLog(b)
 	if err != nil {
 		return "", err
@@ -68,7 +72,7 @@ func (m *Manager) spawn(ctx context.Context, b *bundle.Bundle) (socket string, e
 		return "", err
 	}
 	defer started.Close()
-	cmd := exec.Command(m.cfg.Executable, "supervise", b.Name())
+	cmd := exec.Command(exe, "supervise", b.Name())
 	cmd.Args[0] = "berth"
 	cmd.Env = supervisorEnv(os.Environ())
 	cmd.Dir = "/"
@@ -166,6 +170,11 @@ func OpenSupervised(dirs hostdir.Dirs, engines *engine.Registry) func(control.St
 			Bundle: b, Images: images, Engines: engines,
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		}
+		eng, err := engines.Lookup(b.Spec().Engine)
+		if err != nil {
+			return cfg, err
+		}
+		cfg.KeepBuild = func() error { return keep(dirs, eng.Build()) }
 		var errs [3]error
 		cfg.GuestDir, errs[0] = dirs.Guest()
 		cfg.RunDir, errs[1] = runDir(dirs, b.ID())

@@ -16,6 +16,8 @@ type saver struct {
 	held    *bundle.Held
 	machine engine.Machine
 	meta    bundle.Meta
+	// keepBuild is called before the first save.
+	keepBuild func() error
 	// every is how long a change waits at most for a save.
 	every time.Duration
 	now   func() time.Time
@@ -40,9 +42,9 @@ const (
 	restRatio = 20
 )
 
-func newSaver(h *bundle.Held, m engine.Machine, e engine.Engine) *saver {
+func newSaver(h *bundle.Held, m engine.Machine, e engine.Engine, keepBuild func() error) *saver {
 	return &saver{
-		held: h, machine: m, every: saveEvery, now: time.Now,
+		held: h, machine: m, every: saveEvery, now: time.Now, keepBuild: keepBuild,
 		meta: bundle.Meta{Engine: e.Name(), EngineBuild: e.Build(), Berth: version.Version},
 		// The start itself changes things worth a save, but not at once.
 		tried: time.Now(),
@@ -103,6 +105,10 @@ func (s *saver) save() error {
 }
 
 func (s *saver) write() error {
+	// First the program that reads it, then the save.
+	if err := s.keepBuild(); err != nil {
+		return err
+	}
 	dir, err := s.held.BeginSave()
 	if err != nil {
 		return err

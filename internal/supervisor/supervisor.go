@@ -47,6 +47,8 @@ type Config struct {
 	GuestDir string
 	// RunDir is a folder on a short path for this sandbox's sockets; it is made.
 	RunDir string
+	// KeepBuild keeps the program that can read what this one saves.
+	KeepBuild func() error
 	// Socket is the control socket's path.
 	Socket string
 	Logger *slog.Logger

@@ -16,7 +16,7 @@ import (
 func (s *Supervisor) watch(ctx context.Context) error {
 	spec := s.cfg.Bundle.Spec()
 	s.sessions = newSessions(spec.IdleAfter, spec.Remove)
-	s.saver = newSaver(s.held, s.machine, s.engine)
+	s.saver = newSaver(s.held, s.machine, s.engine, s.cfg.KeepBuild)
 	s.memory = memoryCap{log: s.log, reclaim: s.reclaim}
 	if mr, ok := s.machine.(engine.MemoryReporter); ok {
 		s.memory.cap, s.memory.machine = uint64(spec.Resources.Memory), mr

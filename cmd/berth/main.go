@@ -1,5 +1,0 @@
-package main
-
-import "gvisor.dev/gvisor/runsc/cli/maincli"
-
-func main() { maincli.Main() }
