@@ -33,13 +33,13 @@ type LogFile struct {
 }
 
 // OpenLog opens a log to append to it. It and its predecessor together stay
-// below max bytes and the size of one write. The caller must hold the bundle
+// below limit bytes and the size of one write. The caller must hold the bundle
 // and closes the log.
-func (h *Held) OpenLog(name string, max int64) (*LogFile, error) {
+func (h *Held) OpenLog(name string, limit int64) (*LogFile, error) {
 	if err := os.MkdirAll(h.LogDir(), 0o700); err != nil {
 		return nil, diskError("open log", err)
 	}
-	l := &LogFile{path: h.logPath(name), half: max / 2}
+	l := &LogFile{path: h.logPath(name), half: limit / 2}
 	return l, l.open()
 }
 

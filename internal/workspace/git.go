@@ -1,0 +1,154 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// gitTimeout bounds one call of git: a repository that a guest can write to
+// may hold a pipe where Git expects a file.
+const gitTimeout = 5 * time.Second
+
+// Identity is who commits.
+type Identity struct{ Name, Email string }
+
+// GitIdentity asks the host's git who would commit in dir: GIT_AUTHOR_NAME and
+// GIT_AUTHOR_EMAIL of env (in os.Environ's form), else user.name and user.email
+// with every include that applies there, else EMAIL. What is not configured is
+// "", and so is all of it when there is no git. An error means that git failed
+// on its own configuration; what was found is returned with it.
+//
+// Only `git config` runs, which executes nothing that a repository can name:
+// no hooks, no fsmonitor, no pager, no alias.
+func GitIdentity(ctx context.Context, dir string, env []string) (Identity, error) {
+	var id Identity
+	git, err := exec.LookPath("git")
+	if err == nil {
+		var errName, errEmail error
+		id.Name, errName = gitConfig(ctx, git, dir, env, "user.name")
+		id.Email, errEmail = gitConfig(ctx, git, dir, env, "user.email")
+		err = errors.Join(errName, errEmail)
+	} else {
+		err = nil // nobody commits on this host
+	}
+	if v := lookup(env, "GIT_AUTHOR_NAME"); v != "" {
+		id.Name = v
+	}
+	if v := lookup(env, "GIT_AUTHOR_EMAIL"); v != "" {
+		id.Email = v
+	} else if id.Email == "" {
+		id.Email = lookup(env, "EMAIL")
+	}
+	return id, err
+}
+
+// gitConfig reads one value in dir, and without dir's repository when that
+// makes git fail: a broken repository is no reason to lose the user's name.
+func gitConfig(ctx context.Context, git, dir string, env []string, key string) (string, error) {
+	value, err := runGitConfig(ctx, git, dir, env, key)
+	if err == nil {
+		return value, nil
+	}
+	if value, outside := runGitConfig(ctx, git, "/", env, key); outside == nil {
+		return value, nil
+	}
+	return "", err
+}
+
+func runGitConfig(ctx context.Context, git, dir string, env []string, key string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, gitTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, git, "--no-pager", "-C", dir, "config", "--null", "--get", key)
+	cmd.Env = gitEnv(env)
+	cmd.WaitDelay = time.Second
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 && stderr.Len() == 0 {
+		return "", nil // not set
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask git for %s: %w: %s", key, err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSuffix(string(out), "\x00"), nil
+}
+
+// gitEnv is env without what would point git at another repository, as when
+// berth is called by a hook, and without what would make it ask or trace.
+func gitEnv(env []string) []string {
+	out := []string{"GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0"}
+	drop := []string{"GIT_DIR=", "GIT_CONFIG=", "GIT_WORK_TREE=", "GIT_COMMON_DIR=", "GIT_INDEX_FILE=", "GIT_NAMESPACE=", "GIT_PREFIX=",
+		"GIT_OBJECT_DIRECTORY=", "GIT_EXTERNAL_DIFF=", "GIT_TRACE", "GIT_TERMINAL_PROMPT=", "GIT_OPTIONAL_LOCKS="}
+next:
+	for _, kv := range env {
+		for _, prefix := range drop {
+			if strings.HasPrefix(kv, prefix) {
+				continue next
+			}
+		}
+		out = append(out, kv)
+	}
+	return out
+}
+
+// lookup returns the last value of a variable, which is the one that counts.
+func lookup(env []string, name string) string {
+	value := ""
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// GlobalConfig is the content of the guest's ~/.gitconfig: who commits. It is
+// nil when nothing is known, and Git in the guest then asks as it does anywhere.
+func (id Identity) GlobalConfig() []byte {
+	if id.Name == "" && id.Email == "" {
+		return nil
+	}
+	var b strings.Builder
+	b.WriteString("[user]\n")
+	if id.Name != "" {
+		fmt.Fprintf(&b, "\tname = %s\n", gitString(id.Name))
+	}
+	if id.Email != "" {
+		fmt.Fprintf(&b, "\temail = %s\n", gitString(id.Email))
+	}
+	return []byte(b.String())
+}
+
+// SystemConfig is the content of the guest's /etc/gitconfig. Every workspace
+// is trusted, for every user of the guest: the sandbox, not Git, is the
+// boundary there, and root works on files of the agent's. And the guest sees a
+// main repository without most of its worktrees, whose records a garbage
+// collection there would otherwise take for those of deleted ones.
+func SystemConfig() []byte {
+	return []byte("[safe]\n\tdirectory = *\n[gc]\n\tworktreePruneExpire = never\n")
+}
+
+// gitString quotes a value for a Git configuration file (git-config(1),
+// "Syntax"). Control characters, which no name holds, are left out.
+func gitString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case unicode.IsControl(r):
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
