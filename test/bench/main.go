@@ -1,0 +1,193 @@
+// Command bench measures Berth beside what else this machine offers, all in
+// one run, and prints a table in Markdown: starts, commands in a running
+// sandbox, many sandboxes, memory. Single figures of one machine mean little;
+// the ratios in one table do.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+func main() {
+	berth := flag.String("berth", "berth", "the binary to measure")
+	n := flag.Int("n", 50, "counted runs of each short measurement")
+	many := flag.Int("many", 100, "sandboxes of the measurement of many")
+	flag.Parse()
+	if err := run(*berth, *n, *many); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run of the whole.
+type bench struct {
+	berth string
+	dir   string // an empty workspace
+	n     int
+}
+
+func run(berth string, n, many int) error {
+	path, err := exec.LookPath(berth)
+	if err != nil {
+		return err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "berth-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{berth: path, dir: dir, n: n}
+	fmt.Printf("%s, %d CPUs, %s, %s\n\n", host(), runtime.NumCPU(), time.Now().Format(time.DateOnly), b.version())
+	if err := b.warm(); err != nil {
+		return err
+	}
+	for _, part := range []func() error{b.starts, b.execs, func() error { return b.many(many) }, b.memory} {
+		if err := part(); err != nil {
+			return err
+		}
+		fmt.Println()
+	}
+	return nil
+}
+
+func host() string {
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(data)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+func (b *bench) version() string {
+	out, err := exec.Command(b.berth, "version").Output()
+	if err != nil {
+		return "berth"
+	}
+	return strings.TrimSpace(strings.SplitN(string(out), "\n", 2)[0])
+}
+
+// warm builds the template, so that no measurement does.
+func (b *bench) warm() error {
+	cmd := exec.Command(b.berth, "run", "--rm", "shell", b.dir, "--", "-c", "true")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	return nil
+}
+
+// newSandbox is the command that makes a sandbox, runs true in it and removes
+// it.
+func (b *bench) newSandbox() *exec.Cmd {
+	return exec.Command(b.berth, "run", "-q", "--rm", "shell", b.dir, "--", "-c", "true")
+}
+
+// peers are other ways to run `true`, weakest isolation first; those that are
+// not there are named as such.
+func (b *bench) peers() []peer {
+	return []peer{
+		{"fork and exec on the host", func() *exec.Cmd { return exec.Command("/bin/true") }},
+		{"bwrap, new namespaces", func() *exec.Cmd {
+			return exec.Command("bwrap", "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "/bin/true")
+		}},
+		{"docker run --rm", func() *exec.Cmd {
+			return exec.Command("docker", "run", "--rm", "--pull", "never", "debian:stable-slim", "true")
+		}},
+	}
+}
+
+type peer struct {
+	name string
+	cmd  func() *exec.Cmd
+}
+
+// usable reports whether a peer works here at all, and why not.
+func (p peer) usable() error {
+	cmd := p.cmd()
+	if errors.Is(cmd.Err, exec.ErrNotFound) {
+		return errors.New("not installed")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		return fmt.Errorf("does not work here: %s", line)
+	}
+	return nil
+}
+
+func (b *bench) starts() error {
+	fmt.Println("| new, to a finished `true` | p50 ms | p95 ms | p99 ms | to Berth |")
+	fmt.Println("|---|---|---|---|---|")
+	own, err := sample(b.n, b.newSandbox)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("| berth run --rm shell | %s | 1 |\n", own)
+	return b.besides(own)
+}
+
+// besides measures the peers and prints a row for each.
+func (b *bench) besides(own samples) error {
+	for _, p := range b.peers() {
+		if err := p.usable(); err != nil {
+			fmt.Printf("| %s | %v | | | |\n", p.name, err)
+			continue
+		}
+		s, err := sample(b.n, p.cmd)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("| %s | %s | %.2f |\n", p.name, s, s.at(50).Seconds()/own.at(50).Seconds())
+	}
+	return nil
+}
+
+func (b *bench) execs() error {
+	name, err := b.start()
+	if err != nil {
+		return err
+	}
+	defer b.remove(name)
+	s, err := sample(b.n, func() *exec.Cmd { return exec.Command(b.berth, "exec", name, "true") })
+	if err != nil {
+		return err
+	}
+	fmt.Println("| in a running sandbox | p50 ms | p95 ms | p99 ms |")
+	fmt.Println("|---|---|---|---|")
+	fmt.Printf("| berth exec NAME true | %s |\n", s)
+	v, err := sample(b.n, func() *exec.Cmd { return exec.Command(b.berth, "version") })
+	if err != nil {
+		return err
+	}
+	fmt.Printf("| berth version, for comparison | %s |\n", v)
+	return nil
+}
+
+func (b *bench) start() (string, error) {
+	out, err := exec.Command(b.berth, "create", "-q", "--name", fmt.Sprintf("bench-%d", os.Getpid()), "shell", b.dir).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("create a sandbox: %w\n%s", err, out)
+	}
+	return fmt.Sprintf("bench-%d", os.Getpid()), nil
+}
+
+func (b *bench) remove(name string) {
+	if out, err := exec.Command(b.berth, "rm", "-f", name).CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: remove %s: %v\n%s", name, err, out)
+	}
+}

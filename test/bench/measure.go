@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// samples are durations, sorted.
+type samples []time.Duration
+
+// at returns a percentile by nearest rank.
+func (s samples) at(p int) time.Duration {
+	i := (len(s)*p + 99) / 100
+	return s[max(0, min(len(s), i)-1)]
+}
+
+// String is three cells of a table, in milliseconds.
+func (s samples) String() string {
+	ms := func(p int) string { return fmt.Sprintf("%.1f", float64(s.at(p).Microseconds())/1000) }
+	return ms(50) + " | " + ms(95) + " | " + ms(99)
+}
+
+// sample runs a command n times, after one run that is not counted.
+func sample(n int, cmd func() *exec.Cmd) (samples, error) {
+	var s samples
+	for i := range n + 1 {
+		took, err := timed(cmd())
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			s = append(s, took)
+		}
+	}
+	slices.Sort(s)
+	return s, nil
+}
+
+func timed(cmd *exec.Cmd) (time.Duration, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	begun := time.Now()
+	err := cmd.Run()
+	took := time.Since(begun)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out.Bytes())
+	}
+	return took, nil
+}
+
+// many makes n sandboxes, 1, 4 and 16 at a time.
+func (b *bench) many(n int) error {
+	fmt.Printf("| %d new sandboxes | seconds | a second |\n|---|---|---|\n", n)
+	for _, width := range []int{1, 4, 16} {
+		begun := time.Now()
+		if err := b.batch(n, width); err != nil {
+			return err
+		}
+		took := time.Since(begun).Seconds()
+		fmt.Printf("| %d at a time | %.1f | %.1f |\n", width, took, float64(n)/took)
+	}
+	return nil
+}
+
+func (b *bench) batch(n, width int) error {
+	var wg sync.WaitGroup
+	next := make(chan struct{}, n)
+	for range n {
+		next <- struct{}{}
+	}
+	close(next)
+	errs := make(chan error, width)
+	for range width {
+		wg.Go(func() {
+			for range next {
+				if _, err := timed(b.newSandbox()); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return <-errs
+}
+
+// memory measures the proportional set size of an idle sandbox, over all its
+// processes on the host.
+func (b *bench) memory() error {
+	name, err := b.start()
+	if err != nil {
+		return err
+	}
+	defer b.remove(name)
+	if _, err := timed(exec.Command(b.berth, "exec", name, "true")); err != nil {
+		return err
+	}
+	out, err := exec.Command(b.berth, "inspect", name).Output()
+	if err != nil {
+		return err
+	}
+	var in []struct {
+		PIDs struct {
+			Supervisor int   `json:"supervisor"`
+			Engine     []int `json:"engine"`
+		} `json:"pids"`
+	}
+	if err := json.Unmarshal(out, &in); err != nil || len(in) != 1 {
+		return fmt.Errorf("read berth inspect: %w", err)
+	}
+	fmt.Print("| idle sandbox | PSS MB |\n|---|---|\n")
+	total := 0.0
+	for _, root := range append(in[0].PIDs.Engine, in[0].PIDs.Supervisor) {
+		mb := 0.0
+		for _, pid := range tree(root, append(in[0].PIDs.Engine, in[0].PIDs.Supervisor)) {
+			mb += pss(pid)
+		}
+		fmt.Printf("| %s | %.1f |\n", title(root), mb)
+		total += mb
+	}
+	fmt.Printf("| all of it | %.1f |\n", total)
+	return nil
+}
+
+func title(pid int) string {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	name, _, _ := strings.Cut(string(data), "\x00")
+	if strings.Contains(string(data), "\x00supervise\x00") {
+		name += " supervise"
+	}
+	return name
+}
+
+// tree returns a process and its descendants, but not those of others.
+func tree(pid int, others []int) []int {
+	all := []int{pid}
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for f := range strings.FieldsSeq(string(data)) {
+		child, err := strconv.Atoi(f)
+		if err == nil && !slices.Contains(others, child) {
+			all = append(all, tree(child, others)...)
+		}
+	}
+	return all
+}
+
+// pss reads the proportional set size of a process, in MB.
+func pss(pid int) float64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return kb / 1024
+		}
+	}
+	return 0
+}
