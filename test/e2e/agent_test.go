@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"berth.dev/test/standin"
+)
+
+// TestClaudeWorks is the product in one test: the real Claude Code, given a
+// task, runs a command in the sandbox, and the workspace on the host shows it.
+func TestClaudeWorks(t *testing.T) {
+	each(t, func(t *testing.T, u *user) {
+		ws, name := u.workspace(t), u.fresh(t)
+		secret := filepath.Join(u.home, ".ssh", "id_rsa")
+		if err := os.MkdirAll(filepath.Dir(secret), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(secret, []byte("PRIVATE"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		command := strings.Join([]string{
+			"echo made > made.txt",
+			"uname -r",
+			"ls -la " + u.home,
+			fmt.Sprintf("test -e %s && echo SECRET-SEEN", secret),
+			"cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
+			"id -u; sudo id -u; hostname",
+		}, "; ")
+		api, err := standin.ServeAnthropic(command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer api.Close()
+		r := u.run(t, "", []string{
+			"ANTHROPIC_API_KEY=sk-ant-e2e-0123456789",
+			fmt.Sprintf("ANTHROPIC_BASE_URL=http://host.berth.internal:%d", api.Port),
+		}, "run", "-q", "--name", name, "--host-port", fmt.Sprint(api.Port), "claude", ws, "--", "-p", "do it")
+		if r.code != 0 {
+			t.Fatalf("status %d\n%s\n%s\n%v", r.code, r.out, r.err, api.Paths())
+		}
+		if api.Keys()["sk-ant-e2e-0123456789"] == 0 {
+			t.Errorf("the key did not arrive: %v", api.Keys())
+		}
+		for _, want := range []string{"gvisor", "1000\n0\n" + name, "berth-guest"} {
+			if !strings.Contains(r.out, want) {
+				t.Errorf("the answer lacks %q:\n%s", want, r.out)
+			}
+		}
+		for _, not := range []string{"SECRET-SEEN", ".ssh", "supervise", "runsc", "go test"} {
+			if strings.Contains(r.out, not) {
+				t.Errorf("the answer has %q:\n%s", not, r.out)
+			}
+		}
+		info, err := os.Stat(filepath.Join(ws, "made.txt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != u.uid {
+			t.Errorf("made.txt belongs to %d, not to %d", uid, u.uid)
+		}
+	})
+}
+
+// TestOtherAgentsStart shows that each agent is installed and runs.
+func TestOtherAgentsStart(t *testing.T) {
+	each(t, func(t *testing.T, u *user) {
+		for _, agent := range []string{"claude", "codex", "gemini", "opencode", "copilot"} {
+			t.Run(agent, func(t *testing.T) {
+				ws := u.workspace(t)
+				out := u.must(t, ws, "run", "-q", "--rm", agent, ws, "--", "--version")
+				if !strings.ContainsAny(out, "0123456789") {
+					t.Errorf("%s --version printed %q", agent, out)
+				}
+			})
+		}
+	})
+}
