@@ -35,6 +35,7 @@ generate: $(GUEST) $(PROGRAMS) ## build what berth embeds
 # The guest's binary is cheap to build and Go knows best whether it changed.
 $(GUEST): FORCE
 	@$(GO) build -trimpath -ldflags '-s -w' -o $@ ./cmd/berth-guest
+	@sha256sum $@ | cut -c1-16 > $@.sha256
 
 $(PROGRAMS): go.mod internal/engine/gvisor/programs/compile_unsafe.go internal/engine/gvisor/programs/programs.go
 	@$(GO) run ./internal/engine/gvisor/programs/generate $@
@@ -60,7 +61,7 @@ fuzz: ## every fuzz target for 20 seconds
 	@scripts/test fuzz
 
 clean: ## remove what was built
-	rm -rf bin $(GUEST) $(PROGRAMS)
+	rm -rf bin $(GUEST) $(GUEST).sha256 $(PROGRAMS)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

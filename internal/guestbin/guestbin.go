@@ -1,14 +1,14 @@
 // Package guestbin carries berth-guest, the guest's first process, inside the
 // berth binary, and lays it out on the host's disk for engines to mount. The
-// Makefile builds it before berth; a build without it says so when asked.
+// Makefile builds it, and the file with its hash, before berth; a build
+// without them says so when asked.
 package guestbin
 
 import (
 	"embed"
-	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"berth.dev/internal/atomicfile"
 	"berth.dev/internal/sandbox"
@@ -20,23 +20,24 @@ const Name = "berth-guest"
 //go:embed all:bin
 var files embed.FS
 
-// Extract makes sure that the binary lies on disk below dir, named by its
-// content, and returns the folder that holds it and nothing else. It is cheap
-// when the binary is there, and safe in several processes at once.
+// Extract makes sure that the binary lies on disk below dir, in a folder named
+// by its hash, and returns the folder, which holds it and nothing else. When
+// it is there already nothing of it is read, because that costs milliseconds
+// of every start. It is safe in several processes at once.
 func Extract(dir string) (string, error) {
-	data, err := files.ReadFile("bin/" + Name)
+	sum, err := files.ReadFile("bin/" + Name + ".sha256")
 	if err != nil {
 		return "", sandbox.Errorf(sandbox.ErrInternal, "this berth was built without berth-guest").
 			WithHint("build it with: make install")
 	}
-	// A checksum, because this runs at every start and nobody but this build
-	// decides what is hashed.
-	sum := crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
-	out := filepath.Join(dir, fmt.Sprintf("%08x-%d", sum, len(data)))
+	out := filepath.Join(dir, strings.TrimSpace(string(sum)))
 	path := filepath.Join(out, Name)
-	// Size is enough: the name says the content, and writes are atomic.
-	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(data)) {
+	if _, err := os.Stat(path); err == nil {
 		return out, nil
+	}
+	data, err := files.ReadFile("bin/" + Name)
+	if err != nil {
+		return "", err
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return "", err

@@ -24,6 +24,7 @@ import (
 	"berth.dev/internal/guestbin"
 	"berth.dev/internal/netstack"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/workspace"
 )
 
 // guestPort is the TCP port of the guest's SSH server; only the gateway's
@@ -45,9 +46,6 @@ func (s *Supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	s.engine = eng
-	if s.keys, err = s.held.Keys(); err != nil {
-		return err
-	}
 	link := netstack.DefaultLink()
 	ours, theirs, err := netstack.Pair()
 	if err != nil {
@@ -69,6 +67,10 @@ func (s *Supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
+	// The guest reads its configuration as the first thing it does; it is made
+	// while the machine is, because it has to ask git things.
+	made := make(chan result, 1)
+	go func() { made <- s.encodeGuestConfig(ctx, link) }()
 	ec, err := s.machineConfig(ctx, spec)
 	if err != nil {
 		return err
@@ -78,20 +80,44 @@ func (s *Supervisor) boot(ctx context.Context) error {
 	if err := s.startMachine(ctx, ec); err != nil {
 		return err
 	}
-	gc, err := s.guestConfig(ctx, link)
-	if err != nil {
-		return err
+	s.keepTrack(spec)
+	gc := <-made
+	if gc.err != nil {
+		return gc.err
 	}
-	data, err := json.Marshal(gc)
-	if err != nil {
-		return err
-	}
-	// The guest reads this as the first thing it does; while it boots, the
-	// configuration (which may ask git things) was still being made.
-	if _, err := config.Write(data); err != nil {
+	if _, err := config.Write(gc.data); err != nil {
 		return fmt.Errorf("configure the guest: %w", err)
 	}
 	return nil
+}
+
+// keepTrack makes what follows the machine's life.
+func (s *Supervisor) keepTrack(spec sandbox.Spec) {
+	s.sessions = newSessions(spec.IdleAfter, spec.Remove)
+	s.saver = newSaver(s.held, s.machine, s.engine, s.cfg.KeepBuild)
+	s.memory = memoryCap{log: s.log, reclaim: s.reclaim}
+	if mr, ok := s.machine.(engine.MemoryReporter); ok {
+		s.memory.cap, s.memory.machine = uint64(spec.Resources.Memory), mr
+	}
+}
+
+type result struct {
+	data []byte
+	err  error
+}
+
+// encodeGuestConfig reads or makes the sandbox's keys first: they are part of it.
+func (s *Supervisor) encodeGuestConfig(ctx context.Context, link netstack.Link) result {
+	var err error
+	if s.keys, err = s.held.Keys(); err != nil {
+		return result{nil, err}
+	}
+	gc, err := s.guestConfig(ctx, link)
+	if err != nil {
+		return result{nil, err}
+	}
+	data, err := json.Marshal(gc)
+	return result{data, err}
 }
 
 func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbox.Spec) error {
@@ -138,7 +164,12 @@ func (s *Supervisor) machineConfig(ctx context.Context, spec sandbox.Spec) (engi
 	if err != nil {
 		return ec, err
 	}
-	ec.Mounts = append([]sandbox.Mount{{Host: guest, Guest: sandbox.GuestDir, ReadOnly: true}}, spec.Mounts...)
+	// What a mount names may have been swapped since, by a guest that could
+	// write the folder it is in.
+	if err := workspace.Verify(spec.Mounts); err != nil {
+		return ec, err
+	}
+	ec.Mounts = append([]sandbox.Mount{{Host: guest, Guest: sandbox.GuestDir, ReadOnly: true}}, workspace.Order(spec.Mounts)...)
 	ec.Restore, err = s.restoreFrom()
 	return ec, err
 }
@@ -218,11 +249,6 @@ func (s *Supervisor) guestOutput() (*os.File, error) {
 func (s *Supervisor) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
-	// A guest that ends while it boots must not be waited for.
-	go func() {
-		_, _ = s.machine.Wait(ctx)
-		cancel()
-	}()
 	conn, err := s.dialGuest(ctx)
 	if err != nil {
 		return fmt.Errorf("the guest does not answer: %w", err)
@@ -259,7 +285,7 @@ func (s *Supervisor) dialGuest(ctx context.Context) (net.Conn, error) {
 }
 
 // listen opens the control socket. Connections wait in it until Run serves them.
-func (s *Supervisor) listen() error {
+func (s *Supervisor) listen(context.Context) error {
 	if err := removeFile(s.cfg.Socket); err != nil {
 		return err
 	}
@@ -284,9 +310,11 @@ func (s *Supervisor) listen() error {
 
 // tunnel joins a client's connection with the guest's SSH server.
 func (s *Supervisor) tunnel(ctx context.Context, c *control.Conn) error {
-	conn, err := s.stack.DialGuest(ctx, guestPort)
+	dialing, cancel := context.WithTimeout(ctx, bootTime)
+	defer cancel()
+	conn, err := s.dialGuest(dialing)
 	if err != nil {
-		return c.Reply(nil, err)
+		return c.Reply(nil, fmt.Errorf("the guest does not answer: %w", err))
 	}
 	defer conn.Close()
 	keys := control.GuestKeys{Client: s.keys.Client, Host: s.keys.Host.Public().(ed25519.PublicKey)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -11,6 +12,7 @@ import (
 	"berth.dev/internal/guestapi"
 	"berth.dev/internal/netstack"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/workspace"
 )
 
 // defaultPath is the guest's PATH before an agent's own folder is added.
@@ -34,7 +36,7 @@ func (s *Supervisor) guestConfig(ctx context.Context, link netstack.Link) (*gues
 		Listen: fmt.Sprintf("%s:%d", link.Guest4.Addr(), guestPort), Peer: link.Gateway4.String(),
 		User:  guestapi.User{Name: sandbox.UserName, UID: sandbox.UserUID, GID: sandbox.UserGID, Home: sandbox.UserHome},
 		Env:   guestEnv(spec),
-		Files: guestFiles(ctx, spec), Creation: s.cfg.Bundle.ID(),
+		Files: s.guestFiles(ctx, spec), Creation: s.cfg.Bundle.ID(),
 		Hosts: hosts(spec, link), ResolvConf: resolvConf(link),
 		Docker: guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}},
 	}, nil
@@ -51,6 +53,29 @@ func guestEnv(spec sandbox.Spec) map[string]string {
 		env[k] = v
 	}
 	return env
+}
+
+// guestFiles are the files of Berth's own that the guest writes: Git's, so that
+// commits are the user's and no workspace is of dubious ownership. An agent's
+// settings are written when it is run, because they depend on its session.
+func (s *Supervisor) guestFiles(ctx context.Context, spec sandbox.Spec) []guestapi.File {
+	files := []guestapi.File{
+		{Path: "/etc/gitconfig", Mode: 0o644, Content: workspace.SystemConfig(), Policy: guestapi.Always},
+	}
+	if spec.Workspace == "" {
+		return files
+	}
+	id, err := workspace.GitIdentity(ctx, spec.Workspace, os.Environ())
+	if err != nil {
+		s.log.Warn("read who commits", "error", err)
+	}
+	if global := id.GlobalConfig(); global != nil {
+		files = append(files, guestapi.File{
+			Path: sandbox.UserHome + "/.gitconfig", Mode: 0o644, UID: sandbox.UserUID, GID: sandbox.UserGID,
+			Content: global, Policy: guestapi.IfAbsent,
+		})
+	}
+	return files
 }
 
 func hosts(spec sandbox.Spec, link netstack.Link) string {

@@ -34,6 +34,8 @@ type ending struct {
 	save, must bool
 	failure    error      // why it is not an orderly end; nil when it is
 	answer     chan error // receives what came of it; nil for nobody
+
+	connectEnded bool // connect's result has been received
 }
 
 // Run serves the sandbox until it is told to stop, ctx ends, it was idle for
@@ -42,9 +44,17 @@ type ending struct {
 func (s *Supervisor) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	serving, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	wg.Go(func() { s.serve(serving, &wg) })
-	e := s.wait(ctx)
+	connecting := make(chan error, 1)
+	connectCtx, stopConnecting := context.WithCancel(serving)
+	go func() { connecting <- s.connect(connectCtx) }()
+	e := s.wait(ctx, connecting)
 	s.log.Info("ending", "reason", e.reason)
+	stopConnecting()
+	if !e.connectEnded {
+		<-connecting // it may be pushing its own undo steps
+	}
 	err := errors.Join(e.failure, s.tearDown(e.failure))
 	s.final = err
 	close(s.ended)
@@ -57,7 +67,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 }
 
 // wait blocks until the sandbox is to end, with what has to be saved saved.
-func (s *Supervisor) wait(ctx context.Context) ending {
+func (s *Supervisor) wait(ctx context.Context, connecting <-chan error) (e ending) {
+	connectEnded := false
+	defer func() { e.connectEnded = connectEnded }()
 	died := make(chan error, 1)
 	go func() {
 		status, err := s.machine.Wait(context.Background())
@@ -66,8 +78,14 @@ func (s *Supervisor) wait(ctx context.Context) ending {
 	tick := time.NewTicker(tickTime)
 	defer tick.Stop()
 	for {
-		var e ending
 		select {
+		case err := <-connecting:
+			connectEnded = true
+			if err == nil {
+				close(s.connected)
+				continue
+			}
+			e = ending{reason: "no answer", failure: err}
 		case <-ctx.Done():
 			e = ending{reason: "signal", save: true, must: true}
 		case e = <-s.stop:
@@ -76,6 +94,9 @@ func (s *Supervisor) wait(ctx context.Context) ending {
 		case <-s.sessions.removed:
 			e = ending{reason: "its agent ended and it was to be removed then"}
 		case <-tick.C:
+			if !s.up() {
+				continue
+			}
 			s.saver.saveIfDue()
 			s.memory.enforce()
 			if !s.sessions.idle() {
@@ -94,6 +115,16 @@ func (s *Supervisor) wait(ctx context.Context) ending {
 			}
 		}
 		return e
+	}
+}
+
+// up reports whether this process is connected with the guest.
+func (s *Supervisor) up() bool {
+	select {
+	case <-s.connected:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -64,10 +64,12 @@ type Supervisor struct {
 	machine engine.Machine
 	stack   *netstack.Stack
 	keys    bundle.Keys
-	guest   *client.Client
 	ln      *net.UnixListener
-	undo    unwind.Stack
-	started time.Time
+	// guest is set, and its subscription stands, once connected is closed.
+	guest     *client.Client
+	connected chan struct{}
+	undo      unwind.Stack
+	started   time.Time
 
 	saver    *saver
 	sessions *sessions
@@ -123,8 +125,10 @@ func begin(ctx context.Context, start control.Start, open func(control.Start) (C
 	return Start(ctx, cfg)
 }
 
-// Start brings the sandbox up: when it returns, the guest answers and the
-// control socket is open. On an error everything is undone.
+// Start brings the sandbox up: when it returns, the guest is booting and the
+// control socket is open; clients that want the guest wait for it there, which
+// Run's own connection to it does at the same time. On an error everything is
+// undone.
 func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	held, err := cfg.Bundle.Lock()
 	if err != nil {
@@ -132,7 +136,7 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		cfg: cfg, held: held, log: cfg.Logger, started: time.Now(),
-		stop: make(chan ending), ended: make(chan struct{}),
+		stop: make(chan ending), ended: make(chan struct{}), connected: make(chan struct{}),
 	}
 	if err := s.bringUp(ctx); err != nil {
 		if uerr := errors.Join(s.undo.Undo(), s.letGo(err)); uerr != nil {
@@ -143,25 +147,28 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	return s, nil
 }
 
+// bringUp goes through the steps of a start and logs what each took.
 func (s *Supervisor) bringUp(ctx context.Context) error {
-	if err := s.claim(); err != nil {
-		return err
+	var took []any
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"claim", s.claim}, {"boot", s.boot}, {"listen", s.listen},
+	} {
+		begun := time.Now()
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+		took = append(took, step.name, time.Since(begun).Round(100*time.Microsecond))
 	}
-	if err := s.boot(ctx); err != nil {
-		return err
-	}
-	if err := s.connect(ctx); err != nil {
-		return err
-	}
-	if err := s.listen(); err != nil {
-		return err
-	}
+	s.log.Info("started", took...)
 	return s.held.Update(func(st *bundle.State) { st.Status = sandbox.Running })
 }
 
 // claim writes this process into the bundle, after undoing what a killed
 // predecessor left.
-func (s *Supervisor) claim() error {
+func (s *Supervisor) claim(context.Context) error {
 	if err := Reap(s.held); err != nil {
 		return err
 	}

@@ -6,21 +6,12 @@ import (
 	"time"
 
 	"berth.dev/internal/bundle"
-	"berth.dev/internal/engine"
 	"berth.dev/internal/guestapi"
-	"berth.dev/internal/sandbox"
 )
 
 // watch subscribes to the guest's events: they drive the log, the saves and
 // the idle clock. It returns once the subscription stands.
 func (s *Supervisor) watch(ctx context.Context) error {
-	spec := s.cfg.Bundle.Spec()
-	s.sessions = newSessions(spec.IdleAfter, spec.Remove)
-	s.saver = newSaver(s.held, s.machine, s.engine, s.cfg.KeepBuild)
-	s.memory = memoryCap{log: s.log, reclaim: s.reclaim}
-	if mr, ok := s.machine.(engine.MemoryReporter); ok {
-		s.memory.cap, s.memory.machine = uint64(spec.Resources.Memory), mr
-	}
 	agentLog, err := s.held.OpenLog(bundle.AgentLog, logSize)
 	if err != nil {
 		return err
@@ -85,6 +76,9 @@ func (s *Supervisor) recordExit(code int) {
 
 // endSessions asks every session to end and waits for it, at most for grace.
 func (s *Supervisor) endSessions(grace time.Duration) {
+	if !s.up() {
+		return // nobody can have started one
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	for _, id := range s.sessions.ids() {
@@ -105,6 +99,3 @@ func (s *Supervisor) endSessions(grace time.Duration) {
 
 // reclaim ends the guest's largest process.
 func (s *Supervisor) reclaim() (string, error) { return "", errors.New("not there") }
-
-// guestFiles are the files that the guest writes when it is created or starts.
-func guestFiles(ctx context.Context, spec sandbox.Spec) []guestapi.File { return nil }
