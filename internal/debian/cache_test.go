@@ -294,3 +294,5 @@ func TestRedact(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func sumOf(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }

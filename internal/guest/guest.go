@@ -134,6 +134,7 @@ func newGuest(cfg *guestapi.Config, log *logger) (*guest, error) {
 	}
 	g.sessions = session.NewStore(session.Config{
 		Reaper: g.reaper, Accounts: g.accounts, User: cfg.User, Env: cfg.Env, Dir: cfg.Dir, Ring: cfg.Ring,
+		Grace: time.Duration(cfg.GraceMS) * time.Millisecond,
 	})
 	return g, nil
 }

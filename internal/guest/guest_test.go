@@ -288,7 +288,7 @@ func TestDetachedAndCalls(t *testing.T) {
 // Close ends what ignores a hangup, and all the shell's jobs with it.
 func TestCloseSession(t *testing.T) {
 	t.Parallel()
-	c := guesttest.Start(t).Dial(t)
+	c := guesttest.Start(t, func(c *guestapi.Config) { c.GraceMS = 200 }).Dial(t)
 	ctx := guesttest.Context(t)
 	out := &waiter{want: "ready", got: make(chan struct{})}
 	done := make(chan guestapi.Result, 1)

@@ -19,6 +19,7 @@ import (
 
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/control"
+	"berth.dev/internal/egress"
 	"berth.dev/internal/engine"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/guestbin"
@@ -121,8 +122,10 @@ func (s *Supervisor) encodeGuestConfig(ctx context.Context, link netstack.Link) 
 }
 
 func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbox.Spec) error {
-	out := interim{}
-	var err error
+	out, err := egress.New(egress.Config{HostPorts: spec.HostPorts, HostAddr: link.Host4, Logger: s.log})
+	if err != nil {
+		return err
+	}
 	s.stack, err = netstack.New(netstack.Config{Wire: wire, Link: link, Handler: out, Logger: s.log})
 	if err != nil {
 		return err

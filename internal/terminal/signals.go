@@ -22,11 +22,14 @@ var forwarded = map[os.Signal]string{
 func SignalName(s os.Signal) string { return forwarded[s] }
 
 // Signals catches the signals that end this process, or that are meant for the
-// program of a session, until stop is called.
+// program of a session, until stop is called. Those that the process was told
+// to ignore, as nohup and a shell's background jobs are, stay ignored.
 func Signals() (signals <-chan os.Signal, stop func()) {
 	c := make(chan os.Signal, 8)
 	for s := range forwarded {
-		signal.Notify(c, s)
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
 	}
 	return c, sync.OnceFunc(func() { signal.Stop(c) })
 }

@@ -12,9 +12,6 @@ import (
 	"berth.dev/internal/guestapi"
 )
 
-// hangupGrace is how long a session that was hung up may take to end.
-const hangupGrace = 3 * time.Second
-
 // SignalName sends a signal by its name without SIG, such as INT; see Signal.
 func (s *Session) SignalName(name string) error {
 	sig := unix.SignalNum("SIG" + strings.ToUpper(name))
@@ -75,21 +72,38 @@ func (s *Session) terminate() {
 }
 
 // Hangup ends the session as closing a terminal's window does, and by force
-// when it is still there after a few seconds. It does not wait.
+// when it is still there after Config.Grace. It does not wait.
 func (s *Session) Hangup() {
 	if s.isExited() {
 		return
 	}
 	s.terminate()
 	go func() {
-		t := time.NewTimer(hangupGrace)
-		defer t.Stop()
-		select {
-		case <-s.exited():
-		case <-t.C:
+		grace := s.store.cfg.Grace
+		if s.within(grace / 2) {
+			return
+		}
+		if s.master != nil {
+			// The terminal itself goes away: a shell that was about to read
+			// when its signal came (bash has such a moment) notices now.
+			s.master.Close()
+		}
+		if !s.within(grace - grace/2) {
 			s.kill()
 		}
 	}()
+}
+
+// within waits for the process to end and reports whether it did in time.
+func (s *Session) within(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.exited():
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // kill ends every process of the session, whatever group its shell has put it

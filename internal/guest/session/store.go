@@ -37,7 +37,7 @@ type Config struct {
 	Env      map[string]string // default environment
 	Dir      string            // default working directory
 	Ring     int               // bytes kept per stream
-	Logf     func(format string, args ...any)
+	Grace    time.Duration     // what a session that was hung up is left before it is killed
 }
 
 // Store is all sessions of a guest. Make it with NewStore; its methods are
