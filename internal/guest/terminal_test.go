@@ -128,9 +128,9 @@ func TestTerminalSize(t *testing.T) {
 func TestTerminalKeys(t *testing.T) {
 	t.Parallel()
 	c := guesttest.Start(t).Dial(t)
-	spec := guestapi.SessionSpec{Args: []string{"/bin/bash", "--norc", "--noediting", "-i"}, Env: map[string]string{"PS1": "$ ", "TERM": "xterm"}}
+	spec := guestapi.SessionSpec{Args: []string{"/bin/bash", "--norc", "--noediting", "-i"}, Env: map[string]string{"PS1": "PROMPT> ", "TERM": "xterm"}}
 	k := start(t, c, spec)
-	k.see("$ ", 1)
+	k.see("PROMPT> ", 1)
 	k.enter("tty; echo TERM=$TERM; ps -o tpgid= -p $$ >/dev/null && echo ctty; cat\n")
 	k.see("/dev/pts/", 1)
 	k.see("TERM=xterm\r\n", 1)
@@ -141,11 +141,12 @@ func TestTerminalKeys(t *testing.T) {
 	k.see("abc\r\n", 1)
 	k.enter("\x1a")
 	k.see("Stopped", 1)
+	k.see("PROMPT> ", 2)
 	k.enter("fg >/dev/null\n")
 	k.enter("again\n")
 	k.see("again\r\n", 2)
 	k.enter("\x03")
-	k.see("^C\r\n$ ", 1) // what was typed before would be flushed
+	k.see("PROMPT> ", 3) // what was typed before would be flushed
 	k.enter("echo rc=$?\n")
 	k.see("rc=130", 1)
 	k.enter("sleep 1000 &\nkill %1; wait; echo waited\n")

@@ -213,3 +213,9 @@ func runDir(dirs hostdir.Dirs, id string) (string, error) {
 	}
 	return filepath.Join(run, id+".d"), nil
 }
+
+// Root makes sure that an image's files for engines exist.
+func (m *Manager) Root(ctx context.Context, img image.Image) error {
+	_, err := m.images.Root(ctx, img, nil)
+	return err
+}

@@ -89,8 +89,9 @@ func (f *filter) admit4(p []byte, size int) bool {
 	return false
 }
 
-// plain4: neither multicast nor 240/4 with broadcast, nor "this network".
-func plain4(a netip.Addr) bool { b := a.As4(); return b[0] != 0 && b[0] < 224 }
+// plain4: neither multicast nor 240/4 with broadcast, nor "this network", nor
+// loopback, which no wire carries (RFC 1122 §3.2.1.3).
+func plain4(a netip.Addr) bool { b := a.As4(); return b[0] != 0 && b[0] != 127 && b[0] < 224 }
 
 // admit6: no extension headers, so no fragments, routing headers or tunnels.
 func (f *filter) admit6(p []byte, size int, toUs bool) bool {
@@ -105,7 +106,7 @@ func (f *filter) admit6(p []byte, size int, toUs bool) bool {
 	if p[6] == protoICMPv6 && len(p) >= ipv6Size+24 && p[ipv6Size] == 135 {
 		return f.admitSolicit(p, length, src)
 	}
-	if !toUs || !f.source(src) || dst.IsMulticast() || dst.IsUnspecified() {
+	if !toUs || !f.source(src) || dst.IsMulticast() || dst.IsUnspecified() || dst.IsLoopback() {
 		return false
 	}
 	switch p[6] {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -247,20 +246,20 @@ func TestSYNFlood(t *testing.T) {
 // UDP that is not DNS at the gateway is refused, not swallowed.
 func TestUDPRefused(t *testing.T) {
 	var o origins
-	_, g := start(t, &o)
-	for _, dst := range []string{
+	_, wire, link := startRaw(t, &o)
+	g := newRawGuest(t, wire, link)
+	for _, s := range []string{
 		"8.8.8.8:53", "203.0.113.9:443", "10.213.77.1:123", "10.213.77.2:53", "10.0.0.1:53",
 		"[2001:db8::9]:443", "[fdbe:7274:6800::1]:123",
 	} {
-		c, err := g.DialUDP(netip.MustParseAddrPort(dst))
-		if err != nil {
-			t.Fatal(err)
+		dst := netip.MustParseAddrPort(s)
+		me, ethertype, at, want := link.Guest4.Addr(), uint16(0x0800), 34, []byte{3, 3}
+		if dst.Addr().Is6() {
+			me, ethertype, at, want = link.Guest6.Addr(), 0x86dd, 54, []byte{1, 4}
 		}
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-		_, _ = c.Write([]byte("hello"))
-		if _, err := c.Read(make([]byte, 10)); err == nil || !strings.Contains(err.Error(), "refused") {
-			t.Errorf("%s: %v, want refused", dst, err)
+		g.send(frame(link, ethertype, packet(me, dst.Addr(), 17, datagram(9999, dst.Port(), "hello"))))
+		if r := g.replies(); len(r) != 1 || string(r[0][at:at+2]) != string(want) {
+			t.Errorf("%s: got %x, want one port unreachable", dst, r)
 		}
-		_ = c.Close()
 	}
 }

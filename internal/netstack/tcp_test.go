@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+
 	"berth.dev/internal/netstack"
 )
 
@@ -292,11 +294,15 @@ func TestPortTakenAgain(t *testing.T) {
 	_, g := start(t, &o)
 	src := netip.AddrPortFrom(g.Link.Guest4.Addr(), 40000)
 	for i := range 5 {
-		begin := time.Now()
-		c, err := g.DialFrom(ctx(t), src, addr)
-		if err != nil {
-			t.Fatalf("dial %d: %v", i, err)
-		}
+		var c *gonet.TCPConn
+		var begin time.Time
+		// The guest's own stack needs a moment until the port is free.
+		eventually(t, "port to be free in the guest", func() (ok bool) {
+			begin = time.Now()
+			var err error
+			c, err = g.DialFrom(ctx(t), src, addr)
+			return err == nil
+		})
 		if b, err := io.ReadAll(c); len(b) != 0 || err != nil {
 			t.Fatalf("read %q, %v", b, err)
 		}

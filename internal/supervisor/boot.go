@@ -47,6 +47,9 @@ func (s *Supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	s.engine = eng
+	if s.image, err = s.cfg.Images.Lookup(spec.Image); err != nil {
+		return err
+	}
 	link := netstack.DefaultLink()
 	ours, theirs, err := netstack.Pair()
 	if err != nil {
@@ -151,11 +154,7 @@ func (s *Supervisor) machineConfig(ctx context.Context, spec sandbox.Spec) (engi
 		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Tmpfs: []engine.Tmpfs{{Guest: dockerDir, Keep: true}},
 	}
-	img, err := s.cfg.Images.Lookup(spec.Image)
-	if err != nil {
-		return ec, err
-	}
-	root, err := s.cfg.Images.Root(ctx, img, nil)
+	root, err := s.cfg.Images.Root(ctx, s.image, nil)
 	if err != nil {
 		return ec, err
 	}

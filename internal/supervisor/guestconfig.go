@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 
@@ -35,23 +36,28 @@ func (s *Supervisor) guestConfig(ctx context.Context, link netstack.Link) (*gues
 		HostKey: string(pem.EncodeToMemory(block)), AuthorizedKey: string(ssh.MarshalAuthorizedKey(public)),
 		Listen: fmt.Sprintf("%s:%d", link.Guest4.Addr(), guestPort), Peer: link.Gateway4.String(),
 		User:  guestapi.User{Name: sandbox.UserName, UID: sandbox.UserUID, GID: sandbox.UserGID, Home: sandbox.UserHome},
-		Env:   guestEnv(spec),
+		Env:   guestEnv(s.image.Config.Env, spec),
 		Files: s.guestFiles(ctx, spec), Creation: s.cfg.Bundle.ID(),
 		Hosts: hosts(spec, link), ResolvConf: resolvConf(link),
 		Docker: guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}},
 	}, nil
 }
 
-func guestEnv(spec sandbox.Spec) map[string]string {
+// guestEnv is what every session starts with: the image's own environment, the
+// agent's folder before its PATH, and what was fixed at creation.
+func guestEnv(image []string, spec sandbox.Spec) map[string]string {
 	env := map[string]string{
-		"PATH": sandbox.AgentDir + "/" + spec.Agent + "/bin:" + defaultPath,
-		"LANG": "C.UTF-8",
+		"PATH": defaultPath, "LANG": "C.UTF-8",
 		// Agents ask this before they let their permission prompts be bypassed.
 		"IS_SANDBOX": "1",
 	}
-	for k, v := range spec.Env {
-		env[k] = v
+	for _, kv := range image {
+		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
+			env[k] = v
+		}
 	}
+	env["PATH"] = sandbox.AgentDir + "/" + spec.Agent + "/bin:" + env["PATH"]
+	maps.Copy(env, spec.Env)
 	return env
 }
 

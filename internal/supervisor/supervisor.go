@@ -61,6 +61,7 @@ type Supervisor struct {
 	log    *slog.Logger
 	engine engine.Engine
 
+	image   image.Image
 	machine engine.Machine
 	stack   *netstack.Stack
 	keys    bundle.Keys

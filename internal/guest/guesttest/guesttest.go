@@ -29,7 +29,7 @@ import (
 )
 
 // Timeout bounds every wait of a test that should take milliseconds.
-const Timeout = 30 * time.Second
+const Timeout = 20 * time.Second
 
 // Guest is a running berth-guest.
 type Guest struct {

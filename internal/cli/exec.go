@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"berth.dev/internal/agent"
+	"berth.dev/internal/bundle"
+	"berth.dev/internal/guestapi"
+	"berth.dev/internal/sandbox"
+	"berth.dev/internal/terminal"
+)
+
+type execOptions struct {
+	Interactive bool
+	TTY         bool
+	Detach      bool
+	Env         []string
+	EnvFiles    []string
+	User        string
+	Dir         string
+	Quiet       bool
+	Sandbox     string
+	Args        []string
+}
+
+func newExecCommand(a *app) *cobra.Command {
+	o := &execOptions{}
+	cmd := &cobra.Command{
+		Use:   "exec [flags] SANDBOX CMD [ARG...]",
+		Short: "Run a command in a sandbox",
+		Long: `Run a command in a sandbox, which is started when it does not run. Without -i the
+command reads nothing; with -d it is left running and its session's ID is
+printed, for berth attach --session.
+
+` + exitCodesText,
+		Example: `  berth exec claude-app ls -l
+  berth exec -it claude-app bash
+  berth exec -u root claude-app apt-get install -y vim
+  tar c . | berth exec -i claude-app tar x -C /tmp`,
+		Args:              wants(2, -1),
+		ValidArgsFunction: a.completeSandbox(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Sandbox, o.Args = args[0], args[1:]
+			if o.Args[0] == "--" && len(o.Args) > 1 {
+				o.Args = o.Args[1:]
+			}
+			return a.runExec(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.Interactive, "interactive", "i", false, "pass standard input on")
+	f.BoolVarP(&o.TTY, "tty", "t", false, "give the command a terminal")
+	f.BoolVarP(&o.Detach, "detached", "d", false, "leave it running and print its session's ID")
+	f.StringArrayVarP(&o.Env, "env", "e", nil, "set a variable: `K=V`, or K for this shell's value")
+	f.StringArrayVar(&o.EnvFiles, "env-file", nil, "read variables from a `FILE`, one K=V a line")
+	f.StringVarP(&o.User, "user", "u", "", "run as this `USER` (default agent)")
+	f.StringVarP(&o.Dir, "workdir", "w", "", "run in this `FOLDER` of the sandbox (default the workspace)")
+	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no notes")
+	f.SetInterspersed(false)
+	return cmd
+}
+
+func (a *app) runExec(ctx context.Context, o *execOptions) error {
+	if o.TTY && !o.Detach && (!terminal.Is(a.Out) || o.Interactive && !terminal.Is(a.In)) {
+		return sandbox.Errorf(sandbox.ErrPrecondition, "-t needs a terminal, and there is none here").
+			WithHint("leave -t out: bytes then pass unchanged")
+	}
+	m, err := a.manager()
+	if err != nil {
+		return err
+	}
+	b, err := m.Find(o.Sandbox)
+	if err != nil {
+		return err
+	}
+	spec, err := a.execSpec(o, b)
+	if err != nil {
+		return err
+	}
+	g, err := a.guest(ctx, m, b, o.Quiet)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if o.Detach {
+		info, err := g.StartDetached(ctx, spec)
+		if err == nil {
+			fmt.Fprintln(a.Out, info.ID)
+		}
+		return err
+	}
+	res, err := a.join(ctx, streams{tty: o.TTY, stdin: o.Interactive}, starter(g, spec))
+	return a.finish(b.Name(), res, err, o.Quiet)
+}
+
+// execSpec is the session for the options; it looks at nothing in the guest.
+func (a *app) execSpec(o *execOptions, b *bundle.Bundle) (guestapi.SessionSpec, error) {
+	s := guestapi.SessionSpec{
+		Kind: guestapi.Exec, Args: o.Args, User: o.User, TTY: o.TTY,
+		Stdin: o.Interactive && !o.TTY && !o.Detach, Hangup: !o.Detach,
+	}
+	entries, err := a.envEntries(o.EnvFiles, o.Env)
+	if err != nil {
+		return s, err
+	}
+	said, missing, err := parseEnv(entries, a.shell)
+	if err != nil {
+		return s, err
+	}
+	if len(missing) > 0 && !o.Quiet {
+		a.note("not set in this shell, so not passed on: %s", strings.Join(missing, ", "))
+	}
+	spec := b.Spec()
+	env := sessionEnv(a.shell, o.TTY)
+	// So that the agent's own command, run by hand, finds its settings too. Its
+	// keys are not passed on here: the command may be anything.
+	if ag, err := agent.Find(spec.Agent); err == nil {
+		maps.Copy(env, ag.Env)
+	}
+	for name := range spec.Env {
+		delete(env, name)
+	}
+	maps.Copy(env, said)
+	s.Env, s.Dir = env, spec.Workspace
+	if o.Dir != "" {
+		s.Dir = o.Dir
+		if !path.IsAbs(s.Dir) {
+			s.Dir = path.Join(spec.Workspace, s.Dir)
+		}
+		s.Dir = path.Clean(s.Dir)
+	}
+	return s, nil
+}

@@ -1,0 +1,38 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
+
+type stopOptions struct{ Discard bool }
+
+func newStopCommand(a *app) *cobra.Command {
+	o := &stopOptions{}
+	cmd := &cobra.Command{
+		Use:   "stop [flags] SANDBOX...",
+		Short: "Save and stop sandboxes",
+		Long: `End what runs in sandboxes, save their state and stop them. A sandbox whose state
+cannot be saved goes on running, so that nothing is lost.`,
+		Args:              wants(1, -1),
+		ValidArgsFunction: a.completeSandbox(-1),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.runStop(cmd.Context(), o, args) },
+	}
+	cmd.Flags().BoolVar(&o.Discard, "discard", false, "do not save: go back to what was saved last")
+	return cmd
+}
+
+func (a *app) runStop(ctx context.Context, o *stopOptions, names []string) error {
+	m, err := a.manager()
+	if err != nil {
+		return err
+	}
+	return a.each(names, func(name string) error {
+		b, err := m.Find(name)
+		if err != nil {
+			return err
+		}
+		return m.Stop(ctx, b, o.Discard)
+	})
+}
