@@ -20,7 +20,7 @@ func (b *Builder) npmStep() (script string, withPackage bool) {
 	return `
 set -o pipefail 2>/dev/null || true
 registry='` + registry + `'
-tarball=$(curl -fsSL --retry 3 "$registry/npm/latest-10" | jq -r .dist.tarball)
+tarball=$(curl -fsSL --retry 3 "$registry/npm/latest" | jq -r .dist.tarball)
 dir=/usr/local/lib/node_modules/npm
 rm -rf $dir; mkdir -p $dir
 curl -fsSL --retry 3 "$tarball" -o /tmp/npm.tgz
