@@ -29,10 +29,7 @@ func GitIdentity(ctx context.Context, dir string, env []string) (Identity, error
 	var id Identity
 	git, err := exec.LookPath("git")
 	if err == nil {
-		var errName, errEmail error
-		id.Name, errName = gitConfig(ctx, git, dir, env, "user.name")
-		id.Email, errEmail = gitConfig(ctx, git, dir, env, "user.email")
-		err = errors.Join(errName, errEmail)
+		id, err = configured(ctx, git, dir, env)
 	} else {
 		err = nil // nobody commits on this host
 	}
@@ -47,23 +44,23 @@ func GitIdentity(ctx context.Context, dir string, env []string) (Identity, error
 	return id, err
 }
 
-// gitConfig reads one value in dir, and without dir's repository when that
+// configured reads the identity in dir, and without dir's repository when that
 // makes git fail: a broken repository is no reason to lose the user's name.
-func gitConfig(ctx context.Context, git, dir string, env []string, key string) (string, error) {
-	value, err := runGitConfig(ctx, git, dir, env, key)
+func configured(ctx context.Context, git, dir string, env []string) (Identity, error) {
+	id, err := runGitConfig(ctx, git, dir, env)
 	if err == nil {
-		return value, nil
+		return id, nil
 	}
-	if value, outside := runGitConfig(ctx, git, "/", env, key); outside == nil {
-		return value, nil
+	if id, outside := runGitConfig(ctx, git, "/", env); outside == nil {
+		return id, nil
 	}
-	return "", err
+	return Identity{}, err
 }
 
-func runGitConfig(ctx context.Context, git, dir string, env []string, key string) (string, error) {
+func runGitConfig(ctx context.Context, git, dir string, env []string) (Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, gitTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, git, "--no-pager", "-C", dir, "config", "--null", "--get", key)
+	cmd := exec.CommandContext(ctx, git, "--no-pager", "-C", dir, "config", "--null", "--get-regexp", `^user\.(name|email)$`)
 	cmd.Env = gitEnv(env)
 	cmd.WaitDelay = time.Second
 	var stderr strings.Builder
@@ -71,12 +68,28 @@ func runGitConfig(ctx context.Context, git, dir string, env []string, key string
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 && stderr.Len() == 0 {
-		return "", nil // not set
+		return Identity{}, nil // neither is set
 	}
 	if err != nil {
-		return "", fmt.Errorf("ask git for %s: %w: %s", key, err, strings.TrimSpace(stderr.String()))
+		return Identity{}, fmt.Errorf("ask git who commits: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	return strings.TrimSuffix(string(out), "\x00"), nil
+	return parseIdentity(string(out)), nil
+}
+
+// parseIdentity reads "key LF value NUL", in the order of the files: the last
+// value of a key is the one that counts.
+func parseIdentity(out string) Identity {
+	var id Identity
+	for entry := range strings.SplitSeq(out, "\x00") {
+		key, value, _ := strings.Cut(entry, "\n")
+		switch key {
+		case "user.name":
+			id.Name = value
+		case "user.email":
+			id.Email = value
+		}
+	}
+	return id
 }
 
 // gitEnv is env without what would point git at another repository, as when
