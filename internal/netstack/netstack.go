@@ -84,7 +84,6 @@ type Stack struct {
 	file     *os.File
 	wire     *wire
 	stack    *stack.Stack
-	udp      []*gonet.UDPConn
 	udpSlots chan struct{} // one for each DNS question by UDP that is being answered
 	tcpSlots chan struct{} // one for each DNS connection by TCP
 	counters counters
