@@ -19,7 +19,12 @@ func serveSFTP(dir string) error {
 		io.Reader
 		io.WriteCloser
 	}{os.Stdin, os.Stdout}
-	server, err := sftp.NewServer(stdio, sftp.WithServerWorkingDirectory(dir))
+	// The process's own working directory, not the library's option, which
+	// would make the targets of relative symbolic links absolute.
+	if err := os.Chdir(dir); err != nil {
+		return fmt.Errorf("serve SFTP: %w", err)
+	}
+	server, err := sftp.NewServer(stdio)
 	if err != nil {
 		return fmt.Errorf("serve SFTP: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"berth.dev/internal/sandbox"
@@ -42,6 +43,10 @@ func attacks(t testing.TB) map[string]attack {
 		e := symEnt(fmt.Sprintf("l%02d", i), strings.Repeat("x", 800))
 		names = append(names, e)
 	}
+	costly := []ent{dirEnt("d"), symEnt("l", strings.Repeat("./", 249)+"d/")}
+	for i := range 45 {
+		costly = append(costly, fileEnt(fmt.Sprintf("l/f%02d", i), ""))
+	}
 	owner := fileEnt("owner", "")
 	owner.h.Uid = 1 << 33
 	over := fileEnt("real", "")
@@ -62,6 +67,7 @@ func attacks(t testing.TB) map[string]attack {
 		"whiteout of nothing":    {one(fileEnt("fine/.wh.", "")), "fine/.wh.", "names no file"},
 		"whiteout as folder":     {one(fileEnt(".wh.x/y", "")), ".wh.x/y", "name of a whiteout"},
 		"link out, then through": {tarOf(t, symEnt("out", "../../../tmp"), fileEnt("out/evil", "x")), "out/evil", "leaves the layer"},
+		"costly links":           {tarOf(t, costly...), "l/f40", "too many symbolic links"},
 		"link loop":              {tarOf(t, symEnt("a", "b"), symEnt("b", "a"), fileEnt("a/x", "")), "a/x", "too many symbolic links"},
 		"through a file":         {tarOf(t, fileEnt("f", ""), fileEnt("f/x", "")), "f/x", "not a folder"},
 		"through a device":       {tarOf(t, node(tar.TypeChar, 1, 3), fileEnt("dev/x", "")), "dev/x", "not a folder"},
@@ -303,121 +309,6 @@ func TestPoisonedRoot(t *testing.T) {
 	}
 }
 
-func TestHostileArchives(t *testing.T) {
-	layer := plainBlob(tarOf(t, fileEnt("f", "x")))
-	docker := func(manifest string) string {
-		p := &pack{t: t}
-		p.file("manifest.json", []byte(manifest))
-		p.file("c.json", []byte(`{"os":"linux","rootfs":{"diff_ids":[]}}`))
-		return p.save(nil)
-	}
-	index := func(build func(p *pack) []descriptor) string {
-		p := &pack{t: t}
-		p.index(build(p)...)
-		return p.save(nil)
-	}
-	nested := func(p *pack) []descriptor {
-		d := p.ociImage(layer)
-		for range 3 {
-			d = p.json(mediaIndex, map[string]any{"manifests": []descriptor{d}})
-		}
-		return []descriptor{named(d, "x")}
-	}
-	extra := func(e ent) string {
-		p := &pack{t: t}
-		p.index(named(p.ociImage(layer), "x"))
-		p.files = append(p.files, e)
-		return p.save(nil)
-	}
-	fiveLayers := []blobOf{layer, layer, layer, layer, layer}
-	big := strings.Repeat(" ", 30_000)
-	for name, c := range map[string]struct{ file, why string }{
-		"dots":              {extra(fileEnt("../x", "")), "leaves"},
-		"twice":             {extra(fileEnt("index.json", "{}")), "twice"},
-		"device":            {extra(ent{h: tar.Header{Typeflag: tar.TypeChar, Name: "d"}}), "does not belong"},
-		"nothing":           {docker2(t), "neither"},
-		"link loop":         {linkLoop(t), "link"},
-		"bad json":          {docker("{"), "parse manifest.json"},
-		"big json":          {docker("[]" + big), "is the most"},
-		"no image":          {docker("[]"), "no image"},
-		"no name":           {docker(`[{"Config":"c.json"}]`), "called"},
-		"hostile name":      {docker(`[{"Config":"c.json","RepoTags":["../../x"]}]`), "cannot be"},
-		"missing config":    {docker(`[{"Config":"../../etc/passwd","RepoTags":["x"]}]`), "not in the archive"},
-		"missing layer":     {docker(`[{"Config":"c.json","RepoTags":["x"],"Layers":["../l"]}]`), "not in the archive"},
-		"more layers":       {docker(`[{"Config":"c.json","RepoTags":["x"],"Layers":["c.json"]}]`), "lists 1 layers"},
-		"many layers":       {ociFile(t, fiveLayers...), "4 are the most"},
-		"many docker":       {dockerFile(t, "x", fiveLayers...), "4 are the most"},
-		"nested":            {index(nested), "nested"},
-		"wrong machine":     {index(func(p *pack) []descriptor { return []descriptor{otherPlatform(p, layer)} }), "no image for this machine"},
-		"config of another": {wrongArch(t), "is for linux/pdp11"},
-		"mount elsewhere":   {ociFile(t, blobOf{blob: layer.blob, plain: layer.plain, mount: "/etc"}), "cannot be mounted"},
-		"mount climbs":      {ociFile(t, blobOf{blob: layer.blob, plain: layer.plain, mount: "/opt/berth/agent/../x"}), "cannot be mounted"},
-		"outside mount":     {ociFile(t, blobOf{blob: layer.blob, plain: layer.plain, mount: "/opt/berth/agent/x"}), "outside"},
-		"layer type":        {ociFile(t, blobOf{blob: layer.blob, plain: layer.plain, media: "application/x-squashfs"}), "unknown type"},
-		"not a digest":      {index(func(*pack) []descriptor { return []descriptor{{MediaType: mediaManifest, Digest: "sha256:../../x"}} }), "not a sha256 digest"},
-		"cut":               {cutFile(t, ociFile(t, layer)), "unexpected EOF"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := openStore(t, WithLimits(small))
-			before := snapshot(t, s.dir)
-			_, err := s.Import(t.Context(), c.file, ImportOptions{})
-			if !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(fmt.Sprint(err), c.why) {
-				t.Errorf("got %v, want %q", err, c.why)
-			}
-			if after := snapshot(t, s.dir); after != before {
-				t.Errorf("left behind:\n%s", after)
-			}
-		})
-	}
-}
-
-func docker2(t *testing.T) string {
-	p := &pack{t: t}
-	p.file("readme", []byte("hello"))
-	return p.save(nil)
-}
-
-func linkLoop(t *testing.T) string {
-	p := &pack{t: t}
-	p.files = append(p.files, symEnt("manifest.json", "a"), symEnt("a", "manifest.json"))
-	p.file("oci-layout", nil)
-	p.files = append(p.files, symEnt("index.json", "index.json"))
-	_, err := openStore(t).Import(t.Context(), p.save(nil), ImportOptions{})
-	if err == nil {
-		t.Error("a loop of links was read")
-	}
-	q := &pack{t: t}
-	q.file("manifest.json", []byte(`[{"Config":"c","RepoTags":["x"]}]`))
-	q.files = append(q.files, symEnt("c", "c"))
-	return q.save(nil)
-}
-
-func otherPlatform(p *pack, l blobOf) descriptor {
-	d := named(p.ociImage(l), "x")
-	d.Platform = &platform{Architecture: "pdp11", OS: "linux"}
-	return d
-}
-
-func wrongArch(t *testing.T) string {
-	p := &pack{t: t}
-	c := configOf(nil)
-	c.Architecture = "pdp11"
-	m := manifest{SchemaVersion: 2, Config: p.json(mediaConfig, c)}
-	p.index(named(p.json(mediaManifest, m), "x"))
-	return p.save(nil)
-}
-
-func cutFile(t *testing.T, path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, b[:len(b)-1024-700], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func TestMountLayer(t *testing.T) {
 	const dir = "/opt/berth/agent/claude"
 	in := "opt/berth/agent/claude/"
@@ -448,4 +339,20 @@ func TestMountLayer(t *testing.T) {
 			t.Errorf("mount %q: %v", bad, err)
 		}
 	}
+}
+
+// TestDiskFull: what the host cannot store is not the layer's fault.
+func TestDiskFull(t *testing.T) {
+	l := Limits{}.withDefaults()
+	_, err := scanLayer(t.Context(), bytes.NewReader(tarOf(t, fileEnt("f", randomText(1<<20)))), "x", &l, fullDisk{})
+	var le *LayerError
+	if !errors.Is(err, sandbox.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) || errors.As(err, &le) || !strings.Contains(sandbox.HintOf(err), "disk is full") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) {
+	return 0, &os.PathError{Op: "write", Path: "blob", Err: syscall.ENOSPC}
 }

@@ -60,8 +60,8 @@ type LayerOptions struct {
 	CreatedBy string
 }
 
-// AddLayer stores an uncompressed tar as a layer, compressed with zstd. It reads
-// r to its end. Besides the whiteouts of OCI it understands those of overlayfs
+// AddLayer stores a tar as a layer, compressed with zstd (one that comes
+// compressed is unpacked first). It reads r to its end. Besides the whiteouts of OCI it understands those of overlayfs
 // (a character device 0:0, the opaque attribute), so what gVisor writes of a
 // sandbox's changes can come in as it is. A layer that has something outside
 // opts.Mount, that is cut short, or that breaks a limit is sandbox.ErrInvalid

@@ -57,6 +57,10 @@ func (s *Store) prepare() error {
 			return err
 		}
 	}
+	// The folder may have been made by hand, or by a copy.
+	if err := os.Chmod(s.dir, 0o700); err != nil {
+		return err
+	}
 	unlock, err := s.lock(exclusive) // two processes may find no version at once
 	if err != nil {
 		return err

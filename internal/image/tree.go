@@ -31,7 +31,6 @@ type node struct {
 	layer    int32            // where the content comes from
 	ordinal  int32
 	xattrs   []xattr
-	done     bool // its content is written
 }
 
 func (n *node) isDir() bool { return n.Mode&erofs.TypeMask == erofs.TypeDir }
@@ -209,10 +208,10 @@ func (t *tree) folder(name string, make bool) (*node, error) {
 	for rest != "" {
 		var part string
 		part, rest, _ = strings.Cut(rest, "/")
-		switch part {
-		case "", ".":
+		if part == "" || part == "." {
 			continue
-		case "..":
+		}
+		if part == ".." {
 			// Only a symbolic link's target can say this.
 			if cur == t.root {
 				return nil, errEscapes
@@ -221,47 +220,60 @@ func (t *tree) folder(name string, make bool) (*node, error) {
 			continue
 		}
 		child := cur.children[part]
-		switch {
-		case child == nil && !make:
-			return nil, nil
-		case child == nil:
-			dir, err := t.newFolder(cur)
-			if err != nil {
+		if child != nil && child.Mode&erofs.TypeMask == erofs.TypeSymlink {
+			links++
+			var err error
+			if cur, rest, err = t.follow(cur, child, rest, links); err != nil {
 				return nil, err
 			}
-			cur.children[part] = dir
-			cur = dir
-		case child.isDir():
-			cur = child
-		case child.Mode&erofs.TypeMask == erofs.TypeSymlink:
-			links++
-			t.trail += int64(len(child.Target)) // a bound on the time that hostile links cost
-			if links > maxSymlinks || t.trail > t.limits.Metadata {
-				return nil, errors.New("too many symbolic links on the way to it")
-			}
-			if path.IsAbs(child.Target) {
-				cur = t.root
-			}
-			if rest = child.Target + "/" + rest; len(rest) > 2*t.limits.PathLength {
-				return nil, errors.New("symbolic links on the way to it make too long a path")
-			}
-		case !make:
-			return nil, nil
-		default:
-			return nil, fmt.Errorf("%q on the way to it is not a folder", part)
+			continue
 		}
+		next, err := t.enter(cur, child, part, make)
+		if next == nil || err != nil {
+			return nil, err
+		}
+		cur = next
 	}
 	return cur, nil
 }
 
-// newFolder makes a folder that no entry describes (yet).
-func (t *tree) newFolder(parent *node) (*node, error) {
-	if err := t.room(parent); err != nil {
-		return nil, err
+// follow goes through a symbolic link in the folder cur: it returns where to go
+// on, and the path from there.
+func (t *tree) follow(cur, link *node, rest string, links int) (*node, string, error) {
+	t.trail += int64(len(link.Target)) // a bound on the time that hostile links cost
+	if links > maxSymlinks || t.trail > t.limits.Metadata {
+		return nil, "", errors.New("too many symbolic links on the way to it")
 	}
-	return newDir(parent), nil
+	if path.IsAbs(link.Target) {
+		cur = t.root
+	}
+	if rest = link.Target + "/" + rest; len(rest) > 2*t.limits.PathLength {
+		return nil, "", errors.New("symbolic links on the way to it make too long a path")
+	}
+	return cur, rest, nil
 }
 
+// enter goes into the folder child, called part, of cur; it is made if it is nil
+// and make says so. Without make, what is no folder is nil.
+func (t *tree) enter(cur, child *node, part string, make bool) (*node, error) {
+	switch {
+	case child != nil && child.isDir():
+		return child, nil
+	case !make:
+		return nil, nil
+	case child != nil:
+		return nil, fmt.Errorf("%q on the way to it is not a folder", part)
+	}
+	// No entry describes it (yet).
+	if err := t.room(cur); err != nil {
+		return nil, err
+	}
+	dir := newDir(cur)
+	cur.children[part] = dir
+	return dir, nil
+}
+
+// room counts one more node below parent.
 func (t *tree) room(parent *node) error {
 	if t.count++; t.count > t.limits.Entries {
 		return fmt.Errorf("the image has more than %d files", t.limits.Entries)

@@ -69,7 +69,7 @@ func (b *Builder) start(ctx context.Context, o Options, p Progress) (img image.I
 	if err != nil {
 		return img, "", "", err
 	}
-	boot := debian.Bootstrap{CacheDir: filepath.Join(cache, "debian")}
+	boot := debian.Bootstrap{CacheDir: filepath.Join(cache, "debian"), Include: b.include(src.Distribution)}
 	step := ""
 	boot.Progress = func(e debian.Event) {
 		p.send(Event{Step: step, Done: e.Done, Total: e.Total, Line: e.Package})
@@ -139,6 +139,15 @@ var packages = map[string]string{
 const commonPackages = "git gh nodejs python3 python3-pip python3-venv golang-go build-essential make curl ripgrep jq sudo " +
 	"openssh-client less procps psmisc iproute2 iptables ca-certificates bash-completion vim-tiny unzip zip xz-utils zstd file rsync tmux patch pkg-config"
 
+// include names all packages of the base.
+func (b *Builder) include(dist string) []string {
+	names := append(debian.DefaultInclude(dist), strings.Fields(commonPackages+" "+packages[dist])...)
+	if _, withPackage := b.npmStep(); withPackage {
+		names = append(names, "npm")
+	}
+	return names
+}
+
 // baseSteps are what the base is made of.
 func (b *Builder) baseSteps(configure, dist string) []step {
 	npm, withNPM := b.npmStep()
@@ -146,13 +155,13 @@ func (b *Builder) baseSteps(configure, dist string) []step {
 	if withNPM {
 		extra += " npm"
 	}
+	if configure == "" { // built on an image that has apt and its lists
+		configure = "export DEBIAN_FRONTEND=noninteractive\napt-get update -qq\napt-get install -y -q --no-install-recommends " +
+			strings.Join(b.include(dist), " ") + "\n"
+	}
 	steps := []step{
-		{name: "configure", script: configure},
+		{name: "configure", script: leanScript + configure},
 		{name: "certificates", certificates: true},
-		{name: "packages", script: `
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -q --no-install-recommends -o Dpkg::Options::=--force-unsafe-io ` + commonPackages + " " + extra},
 		{name: "npm", script: npm},
 		{name: "user", script: userScript},
 		{name: "clean up", script: cleanScript},
@@ -165,6 +174,21 @@ apt-get install -y -q --no-install-recommends -o Dpkg::Options::=--force-unsafe-
 	}
 	return kept
 }
+
+// leanScript keeps documentation and translations out, which nobody reads in a
+// sandbox and which are half of all files; licences stay.
+const leanScript = `
+mkdir -p /etc/dpkg/dpkg.cfg.d
+printf 'force-unsafe-io\npath-exclude=/usr/share/doc/*\npath-include=/usr/share/doc/*/copyright\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/info/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/gtk-doc/*\npath-exclude=/usr/share/lintian/*\n' >/etc/dpkg/dpkg.cfg.d/50-berth-lean
+# Packages unpacked before base-files was configured made these as folders.
+for d in run lock; do
+	[ ! -d /var/$d ] || [ -L /var/$d ] && continue
+	mkdir -p /run/$d
+	rm -rf /var/$d
+done
+ln -sfn /run /var/run
+ln -sfn /run/lock /var/lock
+`
 
 const userScript = `
 getent passwd 1000 >/dev/null && [ "$(getent passwd 1000 | cut -d: -f1)" != agent ] && userdel -r "$(getent passwd 1000 | cut -d: -f1)"
