@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -112,8 +111,10 @@ func (t *stage) haveLayer(l Layer) error {
 	if err != nil {
 		return err
 	}
-	if ok, err := t.have(pinBlob, hex, t.s.blobPath(hex)); err != nil || !ok {
-		return errors.Join(err, sandbox.Errorf(sandbox.ErrNotFound, "layer %s is not in the store", l.label()))
+	if ok, err := t.have(pinBlob, hex, t.s.blobPath(hex)); err != nil {
+		return err
+	} else if !ok {
+		return sandbox.Errorf(sandbox.ErrNotFound, "layer %s is not in the store", l.label())
 	}
 	dhex, err := hexOf(l.DiffID)
 	if err != nil {

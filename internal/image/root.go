@@ -58,9 +58,8 @@ func (s *Store) Root(ctx context.Context, img Image, progress Progress) (Rootfs,
 	if err != nil {
 		return Rootfs{}, err
 	}
-	if ok, err := t.have(pinImage, hex, s.blobPath(hex)); err != nil || !ok {
-		t.abort()
-		return Rootfs{}, errors.Join(err, notFound(img.Digest))
+	if _, err := t.have(pinImage, hex, s.blobPath(hex)); err != nil {
+		return Rootfs{}, hostError(err)
 	}
 	// What the store says counts, not what the caller has made of it.
 	stored, err := s.load(img.Digest)
