@@ -198,8 +198,17 @@ for g in sudo docker; do getent group $g >/dev/null && usermod -aG $g agent; don
 printf 'agent ALL=(ALL:ALL) NOPASSWD:ALL\nDefaults env_keep += "NODE_EXTRA_CA_CERTS SSL_CERT_FILE REQUESTS_CA_BUNDLE"\n' >/etc/sudoers.d/agent
 chmod 0440 /etc/sudoers.d/agent
 ln -sf /usr/bin/python3 /usr/local/bin/python
-mkdir -p /home/agent/.npm-global
-npm config set --global prefix /usr/local 2>/dev/null || true
+# A login shell starts with a PATH of its own.
+cat >/etc/profile.d/berth.sh <<'EOF'
+PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+for dir in /opt/berth/agent/*/bin; do
+	[ -d "$dir" ] && PATH="$dir:$PATH"
+done
+[ -d "$HOME/.local/bin" ] && PATH="$HOME/.local/bin:$PATH"
+[ -d "$HOME/go/bin" ] && PATH="$HOME/go/bin:$PATH"
+unset dir
+export PATH
+EOF
 chown -R agent:agent /home/agent
 # Without this line sudo warns that it cannot resolve the sandbox's own name.
 touch /home/agent/.sudo_as_admin_successful

@@ -20,7 +20,11 @@ func (b *Builder) npmStep() (script string, withPackage bool) {
 	return `
 set -o pipefail 2>/dev/null || true
 registry='` + registry + `'
-tarball=$(curl -fsSL --retry 3 "$registry/npm/latest" | jq -r .dist.tarball)
+# The newest npm of the line that goes with this Node.js: 11 needs 20.17, 12 needs 22.
+tarball=$(curl -fsSL --retry 3 -H 'Accept: application/vnd.npm.install-v1+json' "$registry/npm" | jq -r --argjson node "$(node -p 'process.versions.node.split(".")[0]')" '
+  (if $node >= 20 then "11" else "10" end) as $line
+  | .versions | to_entries | map(select(.key | test("^" + $line + "\\.[0-9]+\\.[0-9]+$")))
+  | sort_by(.key | split(".") | map(tonumber)) | last | .value.dist.tarball')
 dir=/usr/local/lib/node_modules/npm
 rm -rf $dir; mkdir -p $dir
 curl -fsSL --retry 3 "$tarball" -o /tmp/npm.tgz
