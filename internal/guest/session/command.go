@@ -88,12 +88,20 @@ func (st *Store) Account(user string) (account.Account, error) {
 // only be itself.
 func credential(who account.Account) (*syscall.Credential, error) {
 	if os.Geteuid() == 0 {
-		return &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: who.Groups}, nil
+		return &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: who.Groups, NoSetGroups: groupsDenied()}, nil
 	}
 	if int(who.UID) != os.Geteuid() || int(who.GID) != os.Getegid() {
 		return nil, guestapi.Errorf(guestapi.Denied, "the guest is not root and cannot become uid %d, gid %d", who.UID, who.GID)
 	}
 	return nil, nil
+}
+
+// groupsDenied reports whether the kernel lets nobody change supplementary
+// groups, as in a user namespace that an ordinary user made
+// (user_namespaces(7)).
+func groupsDenied() bool {
+	b, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(b)) == "deny"
 }
 
 // environment puts a session's environment together: what login(1) sets, then
