@@ -239,6 +239,7 @@ func below(dir string, r io.Reader, read func(io.Reader) error) error {
 
 func filter(dir string, r io.Reader, w io.Writer) error {
 	in, out := tar.NewReader(r), tar.NewWriter(w)
+	gone := map[string]bool{}
 	for {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
@@ -248,6 +249,13 @@ func filter(dir string, r io.Reader, w io.Writer) error {
 			return err
 		}
 		name := path.Clean("/" + h.Name)
+		// A whiteout hides something of the image's, and below an agent's folder
+		// there is nothing of it. The engine writes one of them as a device and the
+		// others as links to it.
+		if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 || h.Typeflag == tar.TypeLink && gone[path.Clean("/"+h.Linkname)] {
+			gone[name] = true
+			continue
+		}
 		if name != dir && !strings.HasPrefix(name, dir+"/") && !(h.Typeflag == tar.TypeDir && strings.HasPrefix(dir, name+"/")) {
 			continue
 		}
