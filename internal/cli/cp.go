@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -12,70 +14,73 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth.dev/internal/cli/filecopy"
+	"berth.dev/internal/guestapi"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/terminal"
 )
 
 type cpOptions struct {
-	User  string
-	Quiet bool
+	Follow bool
+	User   string
+	Quiet  bool
 }
 
 func newCpCommand(a *app) *cobra.Command {
 	o := &cpOptions{}
 	cmd := &cobra.Command{
 		Use:   "cp [flags] SRC DST",
-		Short: "Copy files and folders between this machine and a sandbox",
-		Long: `Copy a file or folder. One of SRC and DST is SANDBOX:PATH, the other a path here,
-or - for a tar archive on standard input or output. A relative PATH starts at
-the sandbox's home folder. Where a copy goes follows the rules of docker cp.`,
-		Example: `  berth cp ./data claude-app:/tmp
-  berth cp claude-app:/var/log/dockerd.log .
-  berth cp claude-app:/etc - | tar t`,
+		Short: "Copy files between this machine and a sandbox",
+		Long: `Copy a file or a folder. One of SRC and DST is SANDBOX:PATH, a path in a sandbox,
+relative ones from its home folder; the other is a path here, or - for a tar
+archive on standard input or output.
+
+A file goes into a folder that exists, or becomes DST. A folder goes into a
+folder that exists, or becomes DST; with /. at the end of SRC it is its content
+that goes. Modes and times are kept, links are copied as links.`,
+		Example: `  berth cp notes.md claude-app:docs/
+  berth cp claude-app:/etc/apt ./apt
+  berth cp claude-app:/var/log/. - | tar t`,
 		Args: wants(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.runCp(cmd.Context(), o, args[0], args[1])
 		},
 	}
-	cmd.Flags().StringVarP(&o.User, "user", "u", "", "whose files they are in the sandbox (default its user)")
+	cmd.Flags().BoolVarP(&o.Follow, "follow-link", "L", false, "when SRC is a link, copy what it leads to")
+	cmd.Flags().StringVarP(&o.User, "user", "u", "", "read or write as this `USER` of the sandbox (default agent)")
 	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "no notes")
 	return cmd
 }
 
-// guestPath splits SANDBOX:PATH. A word that begins as a path does is none.
-func guestPath(word string) (name, p string, ok bool) {
-	if strings.HasPrefix(word, "/") || strings.HasPrefix(word, ".") || word == "-" {
-		return "", "", false
-	}
-	name, p, ok = strings.Cut(word, ":")
-	return name, p, ok && sandbox.CheckName(name) == nil
+// place is SRC or DST.
+type place struct {
+	Sandbox string // "" for this machine
+	Path    string
 }
 
-// inGuest is a path in the guest, absolute, with the trailing "/." that means
-// a folder's content kept.
-func inGuest(p string) string {
-	full := p
-	if !path.IsAbs(p) {
-		full = sandbox.UserHome + "/" + p
+// parsePlace reads [SANDBOX:]PATH. What has a slash before its first colon, or
+// is no name, is a path of this machine's.
+func parsePlace(arg string) place {
+	name, p, found := strings.Cut(arg, ":")
+	if !found || sandbox.CheckName(name) != nil {
+		return place{Path: arg}
 	}
-	clean := path.Clean(full)
-	if strings.HasSuffix(full, "/.") && clean != "/" {
-		clean += "/."
-	}
-	return clean
+	return place{Sandbox: name, Path: p}
 }
 
-func (a *app) runCp(ctx context.Context, o *cpOptions, src, dst string) error {
-	from, fromPath, out := guestPath(src)
-	to, toPath, in := guestPath(dst)
-	if out == in {
-		return sandbox.Errorf(sandbox.ErrInvalid, "one of %q and %q has to be SANDBOX:PATH", src, dst).
-			WithHint("berth cp FILE SANDBOX:PATH, or berth cp SANDBOX:PATH FILE")
+func (a *app) runCp(ctx context.Context, o *cpOptions, from, to string) error {
+	src, dst := parsePlace(from), parsePlace(to)
+	if (src.Sandbox == "") == (dst.Sandbox == "") {
+		return sandbox.Errorf(sandbox.ErrInvalid, "one of %q and %q must be in a sandbox, and the other here", from, to).
+			WithHint("berth cp notes.md NAME:docs/, or berth cp NAME:docs ./docs; a file here whose name holds a colon is ./NAME")
+	}
+	if src.Path == "" || dst.Path == "" {
+		return sandbox.Errorf(sandbox.ErrInvalid, "a path is missing").WithHint("write SANDBOX:PATH; SANDBOX:. is its home folder")
 	}
 	m, err := a.manager()
 	if err != nil {
 		return err
 	}
-	b, err := m.Find(from + to)
+	b, err := m.Find(src.Sandbox + dst.Sandbox)
 	if err != nil {
 		return err
 	}
@@ -88,75 +93,166 @@ func (a *app) runCp(ctx context.Context, o *cpOptions, src, dst string) error {
 	if err != nil {
 		return err
 	}
+	// SFTP has no contexts: a connection that is gone ends whatever waits.
+	defer context.AfterFunc(ctx, func() { g.Close() })()
 	defer files.Close()
-	skipped := func(p string) { a.note("%s is no file, folder or link and was left out", p) }
-	if out {
-		return a.copyOut(ctx, files, inGuest(fromPath), dst, skipped)
+	c := copying{app: a, o: o, files: files}
+	if src.Sandbox != "" {
+		err = c.out(ctx, guestPath(src.Path), dst.Path)
+	} else {
+		err = c.in(ctx, src.Path, guestPath(dst.Path))
 	}
-	return a.copyIn(ctx, files, src, inGuest(toPath), skipped)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
-func (a *app) copyOut(ctx context.Context, files *sftp.Client, src, dst string, skipped func(string)) error {
-	root := strings.TrimSuffix(src, "/.")
-	kind, err := filecopy.GuestKind(files, root, false)
+// guestPath makes a path of a sandbox absolute. A slash or /. at its end is
+// kept: it has a meaning.
+func guestPath(p string) string {
+	full := p
+	switch {
+	case p == "~" || strings.HasPrefix(p, "~/"):
+		full = sandbox.UserHome + p[1:]
+	case !path.IsAbs(p):
+		full = sandbox.UserHome + "/" + p
+	}
+	clean := path.Clean(full)
+	if clean != "/" && (strings.HasSuffix(full, "/.") || p == ".") {
+		return clean + "/."
+	}
+	if clean != "/" && strings.HasSuffix(full, "/") {
+		return clean + "/"
+	}
+	return clean
+}
+
+// copying is one berth cp.
+type copying struct {
+	*app
+	o     *cpOptions
+	files *sftp.Client
+}
+
+// out copies from the sandbox.
+func (c copying) out(ctx context.Context, src, dst string) error {
+	follow := c.o.Follow || strings.HasSuffix(src, "/") || strings.HasSuffix(src, "/.")
+	kind, err := filecopy.GuestKind(c.files, path.Clean(src), follow)
 	if err != nil {
 		return err
 	}
 	if kind == filecopy.Missing {
-		return sandbox.Errorf(sandbox.ErrNotFound, "there is no %s in the sandbox", root)
+		return sandbox.Errorf(sandbox.ErrNotFound, "there is no %s in the sandbox", guestapi.Printable(src, 256))
 	}
-	if dst == "-" {
-		name := path.Base(root)
-		if src != root {
-			name = ""
+	root := path.Clean(src)
+	if follow {
+		if root, err = c.files.RealPath(root); err != nil {
+			return sandbox.Errorf(sandbox.ErrInternal, "resolve %s in the sandbox: %s", src, guestapi.Printable(err.Error(), 256))
 		}
-		return filecopy.Copy(ctx, filecopy.FromGuest(files, root), filecopy.ToTar(a.Out, name), skipped)
 	}
-	where, err := filecopy.Place(src, kind == filecopy.Dir, a.hostPath(dst), hostKind(a.abs(dst)))
+	source := filecopy.FromGuest(c.files, root)
+	if dst == "-" {
+		if terminal.Is(c.Out) {
+			return sandbox.Errorf(sandbox.ErrPrecondition, "an archive is not for a terminal").WithHint("redirect it into a file, or pipe it to tar")
+		}
+		return c.toTar(ctx, source, src)
+	}
+	full := c.host(dst)
+	at, err := filecopy.Place(src, kind == filecopy.Dir, full, hostKind(full))
 	if err != nil {
 		return err
 	}
-	target, err := filecopy.ToHost(where)
+	if kind == filecopy.File && hostKind(at) == filecopy.Other {
+		return c.toDevice(root, at)
+	}
+	target, err := filecopy.ToHost(filepath.Clean(at))
 	if err != nil {
 		return err
 	}
-	return filecopy.Copy(ctx, filecopy.FromGuest(files, root), target, skipped)
+	return filecopy.Copy(ctx, source, target, c.skipped)
 }
 
-func (a *app) copyIn(ctx context.Context, files *sftp.Client, src, dst string, skipped func(string)) error {
-	kind, err := filecopy.GuestKind(files, dst, true)
+func (c copying) toTar(ctx context.Context, source filecopy.Source, src string) error {
+	name := path.Base(path.Clean(src))
+	if strings.HasSuffix(src, "/.") || name == "/" {
+		name = ""
+	}
+	w := bufio.NewWriterSize(c.Out, 64<<10)
+	err := filecopy.Copy(ctx, source, filecopy.ToTar(w, name), c.skipped)
+	return errors.Join(err, w.Flush())
+}
+
+// toDevice writes into what is no file and no folder, such as /dev/stdout.
+func (c copying) toDevice(src, dst string) error {
+	r, err := c.files.Open(src)
+	if err != nil {
+		return sandbox.Errorf(sandbox.ErrInvalid, "read %s in the sandbox: %s", src, guestapi.Printable(err.Error(), 256))
+	}
+	defer r.Close()
+	w, err := os.OpenFile(dst, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = r.WriteTo(w)
+	return errors.Join(err, w.Close())
+}
+
+// in copies into the sandbox.
+func (c copying) in(ctx context.Context, src, dst string) error {
+	kind, err := filecopy.GuestKind(c.files, path.Clean(dst), true)
 	if err != nil {
 		return err
 	}
 	if src == "-" {
 		if kind != filecopy.Dir {
-			return sandbox.Errorf(sandbox.ErrNotFound, "there is no folder %s in the sandbox to unpack an archive into", dst)
+			return sandbox.Errorf(sandbox.ErrInvalid, "an archive is unpacked into a folder, and %s in the sandbox is none", guestapi.Printable(dst, 256))
 		}
-		return filecopy.Copy(ctx, filecopy.FromTar(a.In), filecopy.ToGuest(files, dst), skipped)
+		return filecopy.Copy(ctx, filecopy.FromTar(c.In), filecopy.ToGuest(c.files, path.Clean(dst)), c.skipped)
 	}
-	host := a.hostPath(src)
-	root := filepath.Clean(host)
+	full := c.host(src)
+	if c.o.Follow || strings.HasSuffix(full, "/") || strings.HasSuffix(full, "/.") {
+		real, err := filepath.EvalSymlinks(full)
+		if err != nil {
+			return noSuch(src, err)
+		}
+		// Under the name that the user wrote.
+		return c.send(ctx, real, full, dst, kind)
+	}
+	return c.send(ctx, filepath.Clean(full), full, dst, kind)
+}
+
+// send copies root, which the user knows as named.
+func (c copying) send(ctx context.Context, root, named, dst string, kind filecopy.Kind) error {
 	info, err := os.Lstat(root)
 	if err != nil {
-		return sandbox.Errorf(sandbox.ErrNotFound, "there is no %s: %w", root, errors.Unwrap(err))
+		return noSuch(named, err)
 	}
-	where, err := filecopy.Place(host, info.IsDir(), dst, kind)
+	at, err := filecopy.Place(named, info.IsDir(), dst, kind)
 	if err != nil {
 		return err
 	}
-	return filecopy.Copy(ctx, filecopy.FromHost(root), filecopy.ToGuest(files, where), skipped)
+	return filecopy.Copy(ctx, filecopy.FromHost(root), filecopy.ToGuest(c.files, path.Clean(at)), c.skipped)
 }
 
-// hostPath is a path here, absolute, with what docker cp looks at kept: a
-// trailing slash, or "/." for a folder's content.
-func (a *app) hostPath(p string) string {
-	clean := a.abs(p)
-	for _, end := range []string{"/.", "/"} {
-		if (strings.HasSuffix(p, end) || p == ".") && clean != "/" && !(p == "." && end == "/") {
-			return clean + end
-		}
+func noSuch(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return sandbox.Errorf(sandbox.ErrNotFound, "there is no %s here", name)
 	}
-	return clean
+	return sandbox.Errorf(sandbox.ErrInvalid, "copy: %w", err)
+}
+
+// host makes a path of this machine absolute, its meaningful end kept.
+func (c copying) host(p string) string {
+	full := c.abs(p)
+	switch {
+	case full == "/":
+	case p == "." || p == ".." || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/.."):
+		full += "/."
+	case strings.HasSuffix(p, "/"):
+		full += "/"
+	}
+	return full
 }
 
 func hostKind(p string) filecopy.Kind {
@@ -165,4 +261,10 @@ func hostKind(p string) filecopy.Kind {
 		return filecopy.Missing
 	}
 	return filecopy.KindOf(info.Mode())
+}
+
+func (c copying) skipped(name string) {
+	if !c.o.Quiet {
+		c.note("left out, neither file nor folder nor link: %s", name)
+	}
 }

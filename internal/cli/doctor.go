@@ -146,11 +146,11 @@ func (a *app) checkSource(context.Context) finding {
 }
 
 func (a *app) checkTemplates(context.Context) finding {
-	b, _, err := a.templates()
+	m, err := a.manager()
 	if err != nil {
 		return judge("templates", false, err, "")
 	}
-	all, err := b.List()
+	all, err := a.templates(m).List()
 	var names []string
 	for _, t := range all {
 		names = append(names, t.Name)

@@ -11,13 +11,15 @@ import (
 func newInspectCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect SANDBOX...",
-		Short: "Show all that is known of sandboxes, as a JSON array",
-		Long: `Show all that is known of sandboxes as a JSON array, in the order of the names.
-"limits" says of each cap whether it is enforced, and by what; it is there while
-the sandbox runs.`,
+		Short: "Print all that is known of sandboxes, as a JSON array",
+		Long: `Print all that is known of sandboxes, as a JSON array: what was asked for, what
+runs, which limits are enforced and by what, and the last save. The values of
+variables are left out.`,
 		Args:              wants(1, -1),
 		ValidArgsFunction: a.completeSandbox(-1),
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runInspect(cmd.Context(), args)
+		},
 	}
 }
 
@@ -26,22 +28,21 @@ func (a *app) runInspect(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	all := []manager.Inspection{}
+	found := []manager.Inspection{}
 	failed := false
 	for _, name := range names {
 		b, err := m.Find(name)
-		var in manager.Inspection
 		if err == nil {
-			in, err = m.Inspect(ctx, b)
+			var in manager.Inspection
+			if in, err = m.Inspect(ctx, b); err == nil {
+				found = append(found, in)
+				continue
+			}
 		}
-		if err != nil {
-			a.printError(err)
-			failed = true
-			continue
-		}
-		all = append(all, in)
+		a.printError(err)
+		failed = true
 	}
-	if err := printJSON(a.Out, all); err != nil {
+	if err := printJSON(a.Out, found); err != nil {
 		return err
 	}
 	if failed {

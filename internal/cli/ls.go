@@ -1,9 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,21 +25,21 @@ func newLsCommand(a *app) *cobra.Command {
 		Aliases: []string{"list", "ps"},
 		Short:   "List the sandboxes, running and stopped",
 		Args:    wants(0, 0),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.runLs(o) },
+		RunE:    func(*cobra.Command, []string) error { return a.runLs(o) },
 	}
-	cmd.Flags().BoolVarP(&o.All, "all", "a", false, "also those that templates are built in, and broken ones")
-	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "only the IDs")
+	cmd.Flags().BoolVarP(&o.All, "all", "a", false, "also those that templates are built in")
+	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "only IDs")
 	return cmd
 }
 
-// lsEntry is how --json prints a sandbox.
-type lsEntry struct {
+// listed is one sandbox as ls prints it.
+type listed struct {
 	ID         string         `json:"id"`
 	Name       string         `json:"name"`
 	Agent      string         `json:"agent"`
 	Status     sandbox.Status `json:"status"`
-	Workspaces []string       `json:"workspaces"`
-	Created    time.Time      `json:"created"`
+	Workspaces []string       `json:"workspaces"` // PATH or PATH:ro
+	Created    time.Time      `json:"created,omitzero"`
 	Error      string         `json:"error,omitempty"` // why it is broken
 }
 
@@ -48,45 +48,39 @@ func (a *app) runLs(o *lsOptions) error {
 	if err != nil {
 		return err
 	}
-	all, err := m.List()
+	entries, err := m.List()
 	if err != nil {
 		return err
 	}
-	entries := []lsEntry{}
-	for _, e := range all {
-		if entry, show := describe(e); show || o.All {
-			entries = append(entries, entry)
+	all := []listed{}
+	for _, e := range entries {
+		l := list(e)
+		if l.Agent != template.BuilderAgent || o.All {
+			all = append(all, l)
 		}
 	}
 	switch {
 	case o.Quiet:
-		for _, e := range entries {
-			if e.ID == "" {
-				e.ID = e.Name
-			}
-			fmt.Fprintln(a.Out, e.ID)
+		for _, l := range all {
+			fmt.Fprintln(a.Out, cmp.Or(l.ID, l.Name)) // a broken one has no ID
 		}
 		return nil
 	case a.json:
-		return printJSON(a.Out, entries)
+		return printJSON(a.Out, all)
 	}
-	w := tabwriter.NewWriter(a.Out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "ID\tNAME\tAGENT\tSTATUS\tWORKSPACES\tCREATED")
-	for _, e := range entries {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.ID, e.Name, e.Agent, e.Status,
-			plain(strings.Join(e.Workspaces, ", ")), ago(time.Since(e.Created)))
+	rows := [][]string{{"ID", "NAME", "AGENT", "STATUS", "WORKSPACES", "CREATED"}}
+	for _, l := range all {
+		rows = append(rows, []string{l.ID, l.Name, l.Agent, string(l.Status), strings.Join(l.Workspaces, ", "), ago(l.Created, time.Now())})
 	}
-	return w.Flush()
+	return table(a.Out, rows)
 }
 
-// describe is a sandbox as it is listed; show is unset for those that only -a
-// shows.
-func describe(e bundle.Entry) (entry lsEntry, show bool) {
+func list(e bundle.Entry) listed {
 	if e.Bundle == nil {
-		return lsEntry{Name: e.Name, Status: sandbox.Broken, Workspaces: []string{}, Error: e.Err.Error()}, true
+		return listed{Name: e.Name, Status: sandbox.Broken, Workspaces: []string{}, Error: e.Err.Error()}
 	}
 	spec := e.Bundle.Spec()
-	entry = lsEntry{
+	l := listed{
 		ID: e.Bundle.ID(), Name: e.Name, Agent: spec.Agent, Status: e.Bundle.Info().Status,
 		Workspaces: []string{}, Created: e.Bundle.Created(),
 	}
@@ -98,22 +92,7 @@ func describe(e bundle.Entry) (entry lsEntry, show bool) {
 		if m.ReadOnly {
 			where += ":ro"
 		}
-		entry.Workspaces = append(entry.Workspaces, where)
+		l.Workspaces = append(l.Workspaces, where)
 	}
-	return entry, spec.Agent != template.BuilderAgent
-}
-
-// ago is a time for people.
-func ago(d time.Duration) string {
-	for _, u := range []struct {
-		size time.Duration
-		name string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
-		if n := int(d / u.size); n == 1 {
-			return "1 " + u.name + " ago"
-		} else if n > 1 {
-			return fmt.Sprintf("%d %ss ago", n, u.name)
-		}
-	}
-	return "just now"
+	return l
 }
