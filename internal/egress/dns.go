@@ -1,54 +1,60 @@
 package egress
 
 import (
-	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/miekg/dns"
-
-	"berth.dev/internal/sandbox"
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 )
 
 // Bounds of the resolver.
 const (
 	maxQuery    = 4096 // bytes of a question
-	maxUDP      = 1232 // bytes of an answer by UDP (DNS Flag Day 2020)
-	queryTime   = 4 * time.Second
-	maxParallel = 256
+	maxUDP      = 4096 // bytes of an answer by UDP, to those who take so much
+	maxParallel = 256  // questions that are being answered
 	maxNames    = 4096 // addresses whose name is remembered
-	hostTTL     = 60
+	// A package manager asks for hundreds of names at once; a tunnel asks for
+	// thousands, for as long as it is let.
+	questionRate, questionBurst = 500, 2000
+	hostTTL                     = 60 // seconds
 )
 
 // resolver answers the guest's questions with what the host's resolvers say.
 // It parses every message itself, both ways: no byte of the guest's reaches a
-// resolver as it came, nor the other way round.
+// resolver as it came, nor the other way round. Of the host's own names it
+// knows host.berth.internal and nothing else.
 type resolver struct {
-	servers  []string
-	hostAddr netip.Addr
-	hostOpen bool
-	ipv6     bool // the host reaches the IPv6 internet
+	cfg      Config
+	upstream *upstream
+	ipv6     func() bool             // the host reaches the IPv6 internet
+	closed   func(netip.Addr) string // why an address is none of the internet's, or ""
 	slots    chan struct{}
+	limit    *rate.Limiter
+	cache    *cache
+	flights  singleflight.Group
 
 	mu    sync.Mutex
-	names map[netip.Addr]string
-	order []netip.Addr // of names, oldest first
+	names *lru[netip.Addr, string]
 }
 
-func newResolver(servers []string, hostAddr netip.Addr, hostOpen, ipv6 bool) *resolver {
+func newResolver(u *upstream, cfg Config, ipv6 func() bool, closed func(netip.Addr) string) *resolver {
 	return &resolver{
-		servers: servers, hostAddr: hostAddr, hostOpen: hostOpen, ipv6: ipv6,
-		slots: make(chan struct{}, maxParallel), names: map[netip.Addr]string{},
+		cfg: cfg, upstream: u, ipv6: ipv6, closed: closed,
+		slots: make(chan struct{}, maxParallel),
+		limit: rate.NewLimiter(questionRate, questionBurst),
+		cache: newCache(), names: newLRU[netip.Addr, string](maxNames),
 	}
 }
 
-// ServeDNS answers one message of the guest's. An error means no answer.
+// ServeDNS answers one message of the guest's, which came by "udp" or "tcp": it
+// is the DNS half of a network stack's handler. An error means no answer.
 func (e *Egress) ServeDNS(ctx context.Context, query []byte, transport string) ([]byte, error) {
 	return e.dns.serve(ctx, query, transport)
 }
@@ -59,96 +65,85 @@ func (r *resolver) serve(ctx context.Context, query []byte, transport string) ([
 	}
 	var q dns.Msg
 	if err := q.Unpack(query); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("parse question: %w", err)
 	}
-	if q.Response || len(q.Question) != 1 {
+	if q.Response || len(q.Question) != 1 || len(q.Answer) > 0 || len(q.Ns) > 0 {
 		return nil, errors.New("not a question")
+	}
+	begin := time.Now()
+	m, reason := r.bounded(ctx, &q)
+	asked := q.Question[0]
+	r.cfg.Recorder.Record(Record{
+		Time: begin, Proto: "dns", Name: asked.Name, Allowed: reason == "", Duration: time.Since(begin),
+		Reason: join(dns.Type(asked.Qtype).String()+" "+dns.RcodeToString[m.Rcode], reason),
+	})
+	return pack(m, &q, transport)
+}
+
+func join(what, why string) string {
+	if why == "" {
+		return what
+	}
+	return what + ": " + why
+}
+
+// bounded answers, unless too much is asked. The reason is why it refused.
+func (r *resolver) bounded(ctx context.Context, q *dns.Msg) (*dns.Msg, string) {
+	if !r.limit.Allow() {
+		return reply(q, dns.RcodeRefused), "too many questions"
 	}
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	default:
-		return pack(refuse(&q, dns.RcodeServerFailure), &q, transport)
+		return reply(q, dns.RcodeServerFailure), "too many questions at once"
 	}
-	return pack(r.answer(ctx, &q), &q, transport)
-}
-
-// answer decides what becomes of a question.
-func (r *resolver) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
-	question := q.Question[0]
-	name := strings.ToLower(strings.TrimSuffix(question.Name, "."))
-	switch {
-	case q.Opcode != dns.OpcodeQuery || question.Qclass != dns.ClassINET:
-		return refuse(q, dns.RcodeNotImplemented)
-	case question.Qtype == dns.TypeANY || question.Qtype == dns.TypeAXFR || question.Qtype == dns.TypeIXFR:
-		return refuse(q, dns.RcodeRefused)
-	case name == sandbox.HostName:
-		return r.answerHost(q)
-	case strings.HasSuffix(name, ".berth.internal"):
-		return refuse(q, dns.RcodeNameError)
-	case question.Qtype == dns.TypeAAAA && !r.ipv6:
-		// An address that cannot be reached would only make clients wait.
-		return refuse(q, dns.RcodeSuccess)
+	if m, reason := r.local(q); m != nil {
+		return m, reason
 	}
-	reply, err := r.forward(ctx, question)
+	asked := question{dns.CanonicalName(q.Question[0].Name), q.Question[0].Qtype}
+	m, err := r.lookup(ctx, asked)
 	if err != nil {
-		return refuse(q, dns.RcodeServerFailure)
+		r.cfg.Logger.Debug("no answer from the host's resolvers", "question", asked.name, "error", err)
+		return reply(q, dns.RcodeServerFailure), ""
 	}
-	return r.adopt(q, reply)
+	return r.adopt(q, m), ""
 }
 
-// answerHost answers for host.berth.internal, which exists where a port of the
-// host is open.
-func (r *resolver) answerHost(q *dns.Msg) *dns.Msg {
-	if !r.hostOpen {
-		return refuse(q, dns.RcodeNameError)
+// lookup answers out of the cache or from the host's resolvers; equal questions
+// that are asked at the same time become one.
+func (r *resolver) lookup(ctx context.Context, q question) (*dns.Msg, error) {
+	if m := r.cache.get(q); m != nil {
+		return m, nil
 	}
-	m := refuse(q, dns.RcodeSuccess)
-	if q.Question[0].Qtype == dns.TypeA {
-		m.Answer = []dns.RR{&dns.A{
-			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: hostTTL},
-			A:   r.hostAddr.AsSlice(),
-		}}
-	}
-	return m
-}
-
-// forward asks the host's resolvers, one after the other, by UDP and, when the
-// answer does not fit that, by TCP.
-func (r *resolver) forward(ctx context.Context, question dns.Question) (*dns.Msg, error) {
-	m := new(dns.Msg)
-	m.SetQuestion(question.Name, question.Qtype) // with an id of our own
-	m.SetEdns0(maxUDP, false)
-	errs := []error{errors.New("no resolver answers")}
-	for _, server := range r.servers {
-		for _, network := range []string{"udp", "tcp"} {
-			c := dns.Client{Net: network, Timeout: queryTime, UDPSize: maxUDP}
-			reply, _, err := c.ExchangeContext(ctx, m, server)
-			if err == nil && !sameQuestion(reply, question) {
-				err = errors.New("the answer is to another question")
-			}
-			if err != nil {
-				errs = append(errs, err)
-				break // the next server
-			}
-			if !reply.Truncated || network == "tcp" {
-				return reply, nil
-			}
+	done := r.flights.DoChan(fmt.Sprint(q.qtype, " ", q.name), func() (any, error) {
+		m, err := r.upstream.ask(ctx, q)
+		if err == nil {
+			r.cache.put(q, m)
 		}
+		return m, err
+	})
+	select {
+	case res := <-done:
+		if res.Err != nil {
+			return nil, res.Err
+		}
+		return res.Val.(*dns.Msg).Copy(), nil
+	case <-ctx.Done(): // the exchange itself would notice only when its try is over
+		return nil, ctx.Err()
 	}
-	return nil, errors.Join(errs...)
-}
-
-func sameQuestion(m *dns.Msg, q dns.Question) bool {
-	return len(m.Question) == 1 && m.Question[0].Qtype == q.Qtype && strings.EqualFold(m.Question[0].Name, q.Name)
 }
 
 // adopt makes the guest's answer out of a resolver's: its records and code
-// under the guest's own id and question.
-func (r *resolver) adopt(q, reply *dns.Msg) *dns.Msg {
-	m := refuse(q, reply.Rcode)
-	m.Answer, m.Ns = reply.Answer, reply.Ns
-	name := strings.TrimSuffix(q.Question[0].Name, ".")
+// under the guest's own id and question, nothing of its additional section.
+func (r *resolver) adopt(q, from *dns.Msg) *dns.Msg {
+	code := from.Rcode
+	if code > 0xf { // an extended code is between us and the resolver
+		code = dns.RcodeServerFailure
+	}
+	m := reply(q, code)
+	m.Answer, m.Ns = from.Answer, from.Ns
+	name := q.Question[0].Name
 	for _, rr := range m.Answer {
 		switch rr := rr.(type) {
 		case *dns.A:
@@ -166,67 +161,43 @@ func (r *resolver) remember(ip net.IP, name string) {
 	if !ok {
 		return
 	}
-	a = a.Unmap()
+	name = dns.CanonicalName(name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.names[a]; !known {
-		if len(r.order) == maxNames {
-			delete(r.names, r.order[0])
-			r.order = r.order[1:]
-		}
-		r.order = append(r.order, a)
-	}
-	r.names[a] = name
+	r.names.put(a.Unmap(), name[:len(name)-1])
 }
 
 func (r *resolver) nameOf(a netip.Addr) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.names[a]
+	name, _ := r.names.get(a)
+	return name
 }
 
-// refuse is an empty answer with a code.
-func refuse(q *dns.Msg, code int) *dns.Msg {
+// reply is an empty answer with a code.
+func reply(q *dns.Msg, code int) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetRcode(q, code)
 	m.RecursionAvailable = true
 	return m
 }
 
-// pack fits an answer to its transport.
+// pack fits an answer to its transport, and to what the question's EDNS says
+// (RFC 6891 §6.2.3-5).
 func pack(m, q *dns.Msg, transport string) ([]byte, error) {
-	size := dns.MaxMsgSize - 1
-	if transport == "udp" {
-		size = dns.MinMsgSize
-		if opt := q.IsEdns0(); opt != nil {
-			size = min(max(int(opt.UDPSize()), dns.MinMsgSize), maxQuery)
-			m.SetEdns0(maxUDP, false)
-		}
+	size := dns.MinMsgSize
+	if opt := q.IsEdns0(); opt != nil {
+		size = min(max(int(opt.UDPSize()), dns.MinMsgSize), maxUDP)
+		m.SetEdns0(maxUDP, false)
+	}
+	if transport == "tcp" {
+		size = dns.MaxMsgSize
 	}
 	m.Compress = true
 	m.Truncate(size)
-	return m.Pack()
-}
-
-// hostServers reads the host's resolvers. Without any it is the one that
-// resolv.conf(5) falls back to.
-func hostServers(path string) []string {
-	f, err := os.Open(path)
+	b, err := m.Pack()
 	if err != nil {
-		return []string{"127.0.0.1:53"}
+		return nil, fmt.Errorf("pack answer: %w", err)
 	}
-	defer f.Close()
-	var servers []string
-	for sc := bufio.NewScanner(f); sc.Scan() && len(servers) < 3; {
-		fields := strings.Fields(sc.Text())
-		if len(fields) >= 2 && fields[0] == "nameserver" {
-			if _, err := netip.ParseAddr(fields[1]); err == nil {
-				servers = append(servers, net.JoinHostPort(fields[1], "53"))
-			}
-		}
-	}
-	if len(servers) == 0 {
-		return []string{"127.0.0.1:53"}
-	}
-	return servers
+	return b, nil
 }
