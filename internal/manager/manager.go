@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -133,10 +134,40 @@ func (m *Manager) Stop(ctx context.Context, b *bundle.Bundle, discard bool) erro
 		return nil
 	}
 	err := control.NewClient(info.State.Socket).Stop(ctx, discard)
-	if err != nil && b.Info().Status != sandbox.Running && sandbox.ClassOf(err) == sandbox.ErrPrecondition {
-		return nil // it ended by itself meanwhile
+	switch sandbox.ClassOf(err) {
+	case sandbox.ErrPrecondition, sandbox.ErrUnavailable:
+		// Nobody answers: it is ending by itself at this moment, or was killed.
+		if m.ends(ctx, b) {
+			return nil
+		}
 	}
 	return err
+}
+
+// endTime bounds the wait for a supervisor that no longer answers.
+const endTime = 15 * time.Second
+
+// ends waits for the end of a sandbox whose supervisor does not answer, and
+// cleans up after it.
+func (m *Manager) ends(ctx context.Context, b *bundle.Bundle) bool {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		info := b.Info()
+		if info.Leftover {
+			return m.reap(b) == nil
+		}
+		if info.Status != sandbox.Running {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
 }
 
 // Remove deletes a sandbox and all that it holds. A running one is an error

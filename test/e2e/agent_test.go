@@ -27,7 +27,7 @@ func TestClaudeWorks(t *testing.T) {
 			"echo made > made.txt",
 			"uname -r",
 			"ls -la " + u.home,
-			fmt.Sprintf("test -e %s && echo SECRET-SEEN", secret),
+			fmt.Sprintf("test -e %s && printf SECRET; echo -SEEN", secret),
 			"cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
 			"id -u; sudo id -u; hostname",
 		}, "; ")
@@ -51,7 +51,7 @@ func TestClaudeWorks(t *testing.T) {
 				t.Errorf("the answer lacks %q:\n%s", want, r.out)
 			}
 		}
-		for _, not := range []string{"SECRET-SEEN", ".ssh", "supervise", "runsc", "go test"} {
+		for _, not := range []string{"SECRET-SEEN", "PRIVATE", "supervise", "runsc", "go test"} {
 			if strings.Contains(r.out, not) {
 				t.Errorf("the answer has %q:\n%s", not, r.out)
 			}
