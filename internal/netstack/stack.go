@@ -61,7 +61,7 @@ func (s *Stack) start() error {
 	if err := s.configureAddresses(); err != nil {
 		return err
 	}
-	forwarder := tcp.NewForwarder(s.stack, 0, maxPending, s.accept)
+	forwarder := tcp.NewForwarder(s.stack, receiveBuffer, maxPending, s.accept)
 	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, forwarder.HandlePacket)
 	return s.listenDNS()
 }
@@ -69,7 +69,7 @@ func (s *Stack) start() error {
 func (s *Stack) configureTCP() error {
 	sack := tcpip.TCPSACKEnabled(true)
 	nagle := tcpip.TCPDelayEnabled(false)
-	// Buffers have a fixed size (see bufferSize): what a guest makes the
+	// Buffers have a fixed size (see bufferSizes): what a guest makes the
 	// supervisor hold is known, and on a wire without delay a window that grows
 	// wins nothing.
 	moderate := tcpip.TCPModerateReceiveBufferOption(false)
