@@ -48,7 +48,7 @@ func FuzzPayloads(f *testing.F) {
 		}
 		_, _ = parseWindow(b)
 		_, _ = parseSignal(b)
-		sh := &shell{spec: guestapi.SessionSpec{Env: map[string]string{}}}
+		sh := &shell{spec: guestapi.SessionSpec{Args: []string{"x"}, Env: map[string]string{}}}
 		if sh.env(b) && sh.spec.Check() != nil {
 			t.Errorf("an environment that cannot be passed was taken: %q", sh.spec.Env)
 		}

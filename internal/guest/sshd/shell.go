@@ -2,6 +2,7 @@ package sshd
 
 import (
 	"os"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -96,7 +97,7 @@ func (sh *shell) request(r *ssh.Request) (s *session.Session, client *session.Cl
 
 func (sh *shell) env(payload []byte) bool {
 	var kv struct{ Name, Value string }
-	if ssh.Unmarshal(payload, &kv) != nil || !envName(kv.Name) {
+	if ssh.Unmarshal(payload, &kv) != nil || !envName(kv.Name) || strings.ContainsRune(kv.Value, 0) {
 		return false
 	}
 	sh.envBytes += len(kv.Name) + len(kv.Value)
