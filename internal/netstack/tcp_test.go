@@ -288,12 +288,16 @@ func TestChecksums(t *testing.T) {
 }
 
 // A guest takes the port of a connection that the server ended again at once.
+// Once in a while it does so before the stack has seen the end itself, and then
+// its SYN waits for a second; were the port held as RFC 9293 says, it would each
+// time.
 func TestPortTakenAgain(t *testing.T) {
 	var o origins
 	addr := o.serve(t, "203.0.113.9:80", func(c *net.TCPConn) { _ = c.Close() })
 	_, g := start(t, &o)
 	src := netip.AddrPortFrom(g.Link.Guest4.Addr(), 40000)
-	for i := range 5 {
+	slow := 0
+	for range 6 {
 		var c *gonet.TCPConn
 		var begin time.Time
 		// The guest's own stack needs a moment until the port is free.
@@ -307,8 +311,11 @@ func TestPortTakenAgain(t *testing.T) {
 			t.Fatalf("read %q, %v", b, err)
 		}
 		_ = c.Close()
-		if d := time.Since(begin); d > 500*time.Millisecond {
-			t.Errorf("connection %d took %s", i, d)
+		if time.Since(begin) > 500*time.Millisecond {
+			slow++
 		}
+	}
+	if slow > 2 {
+		t.Errorf("%d of 6 connections waited", slow)
 	}
 }
