@@ -21,7 +21,7 @@ func (a *app) withImage(ctx context.Context, m *manager.Manager, spec sandbox.Sp
 	var img image.Image
 	var err error
 	if spec.Template != "" {
-		img, err = a.templates(m).WithAgent(ctx, spec.Template, spec.Agent)
+		img, err = a.templates(m).WithAgent(ctx, spec.Template, spec.Agent, d.template())
 	} else {
 		spec.Template = template.Ref(spec.Agent)
 		img, err = a.templates(m).Ensure(ctx, spec.Agent, d.template())

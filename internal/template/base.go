@@ -2,258 +2,167 @@ package template
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
 
-	"berth.dev/internal/agent"
 	"berth.dev/internal/debian"
 	"berth.dev/internal/image"
 	"berth.dev/internal/sandbox"
 )
 
 // guestPath is the PATH of a template's image.
-const guestPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+const guestPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// caBundle is where the guest's trusted certificates are.
-const caBundle = "/etc/ssl/certs/ca-certificates.crt"
+// stepEnv is the environment of a step.
+var stepEnv = map[string]string{
+	"PATH": guestPath, "HOME": "/root", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive",
+	"NODE_EXTRA_CA_CERTS": caBundle, "SSL_CERT_FILE": caBundle,
+}
 
 // baseEnv is what every session in a template's sandbox starts with. Node.js
 // and a few Python tools bring certificates of their own and have to be told.
 var baseEnv = []string{
-	guestPath, "LANG=C.UTF-8",
+	"PATH=" + guestPath, "LANG=C.UTF-8",
 	"NODE_EXTRA_CA_CERTS=" + caBundle, "REQUESTS_CA_BUNDLE=" + caBundle, "SSL_CERT_FILE=" + caBundle,
 	"PIP_BREAK_SYSTEM_PACKAGES=1", // pip in a sandbox may do what apt may
 }
 
-// bootstrapRef names the image of the first packages, which a build that is
-// taken up again starts from.
+// bootstrapRef names the image of the packages as they were unpacked, which a
+// build that is taken up again starts from.
 const bootstrapRef = "berth/bootstrap"
 
-// buildBase makes the base: the first packages unpacked in Go, the rest in a
-// sandbox.
+// origin is what a base is made on.
+type origin struct {
+	img   image.Image
+	steps []step // that make a configured system with all packages of it
+}
+
+// buildBase makes the base: the packages unpacked in Go, the rest in a sandbox.
 func (b *Builder) buildBase(ctx context.Context, o Options, p Progress) (image.Image, error) {
-	start, configure, dist, err := b.start(ctx, o, p)
+	from, err := b.origin(ctx, o, p)
 	if err != nil {
 		return image.Image{}, err
 	}
-	steps := b.baseSteps(configure, dist)
-	job := job{name: Base, start: start, steps: steps, fresh: o.Again}
-	return b.run(ctx, job, p, func(layer func(func(io.Reader) error) error) (image.Image, error) {
-		l, err := b.addLayer(ctx, layer, image.LayerOptions{CreatedBy: "berth template " + Base})
+	mirrors := readMirrors(b.root, b.getenv)
+	j := job{name: Base, start: from.img, steps: append(from.steps,
+		step{name: "npm", script: npmScript(b.registry(ctx))},
+		step{name: "user", script: userScript},
+		step{name: "settings", files: func(context.Context, Sandbox) ([]File, error) { return mirrors.files(), nil }, salt: fmt.Sprint(mirrors)},
+		step{name: "clean up", script: cleanScript},
+	)}
+	j.finish = func(ctx context.Context, sb Sandbox, done []Step) (image.Image, error) {
+		facts, err := baseFacts(ctx, sb)
 		if err != nil {
 			return image.Image{}, err
 		}
-		return b.m.Images().Commit(ctx, Ref(Base), &start, []image.Layer{l}, image.Config{
-			Env: baseEnv, User: sandbox.UserName, WorkingDir: sandbox.UserHome,
-			Labels: map[string]string{labelName: Base, labelRecipe: job.digest()},
+		facts.Steps = done
+		l, err := b.addLayer(ctx, filtered(ctx, sb, baseOnly), image.LayerOptions{CreatedBy: "berth template " + Base})
+		if err != nil {
+			return image.Image{}, err
+		}
+		return b.images.Commit(ctx, Ref(Base), &from.img, []image.Layer{l}, image.Config{
+			Env: append(baseEnv[:len(baseEnv):len(baseEnv)], mirrors.env()...), User: sandbox.UserName, WorkingDir: sandbox.UserHome,
+			Labels: labels(Base, j.digest(), facts),
 		})
-	})
+	}
+	return b.run(ctx, j, p)
 }
 
-// start returns the image that the base's sandbox starts from, and the script
-// that completes it.
-func (b *Builder) start(ctx context.Context, o Options, p Progress) (img image.Image, configure, dist string, err error) {
+// baseFacts asks a finished base what is in it.
+func baseFacts(ctx context.Context, sb Sandbox) (Facts, error) {
+	text, err := output(ctx, sb, `. /etc/os-release
+echo "$PRETTY_NAME"
+dpkg-query -f '.\n' -W | wc -l
+node -p process.versions.node`)
+	if err != nil {
+		return Facts{}, fmt.Errorf("look at the base: %w", err)
+	}
+	answer := strings.SplitN(text+"\n\n\n", "\n", 4)
+	facts := Facts{System: printable(answer[0]), Node: printable(answer[2])}
+	facts.Packages, _ = strconv.Atoi(strings.TrimSpace(answer[1])) // the guest's word
+	return facts, nil
+}
+
+// origin finds what to make the base on: the host's archive, or the image that
+// was asked for.
+func (b *Builder) origin(ctx context.Context, o Options, p Progress) (origin, error) {
+	certificates := b.certificateStep()
 	if o.From != "" {
-		img, err = b.m.Images().Lookup(o.From)
-		return img, "", "debian", err
+		img, err := b.images.Lookup(o.From)
+		// The certificates first: its archive may be behind the company's own.
+		return origin{img: img, steps: []step{certificates, {name: "packages", script: fromScript}}}, err
 	}
-	src, err := b.source()
+	src, err := debian.Detect(b.root, b.getenv)
 	if err != nil {
-		return img, "", "", err
+		return origin{}, sandbox.Errorf(sandbox.ClassOf(err), "%w", err).
+			WithHint("bring in an image that has apt, with `berth image import FILE`, and build on it with `berth template build base --from IMAGE`")
 	}
-	cache, err := b.dirs.Cache()
+	cache, err := b.cache()
 	if err != nil {
-		return img, "", "", err
+		return origin{}, err
 	}
-	boot := debian.Bootstrap{CacheDir: filepath.Join(cache, "debian"), Include: b.include(src.Distribution)}
-	step := ""
+	boot := debian.Bootstrap{CacheDir: filepath.Join(cache, "debian"), Include: include(src.Distribution)}
+	current := ""
 	boot.Progress = func(e debian.Event) {
-		p.send(Event{Step: step, Done: e.Done, Total: e.Total, Line: e.Package})
+		p.send(Event{Step: current, Done: e.Done, Total: e.Total, Line: e.Package})
 	}
 	var plan debian.Plan
-	step = "package lists"
-	err = p.step(step, func() error {
+	current = "package lists"
+	err = p.step(current, func() error {
 		plan, err = boot.Resolve(ctx, src)
 		return err
 	})
 	if err != nil {
-		return img, "", "", err
+		return origin{}, err
 	}
-	img, err = b.m.Images().Lookup(bootstrapRef)
-	if err == nil && img.Config.Labels[labelRecipe] == plan.Digest() {
-		return img, plan.ConfigureScript(), plan.Distribution, nil
+	from := origin{steps: []step{{name: "configure", script: leanScript + plan.ConfigureScript()}, certificates}}
+	from.img, err = b.images.Lookup(bootstrapRef)
+	if err == nil && from.img.Config.Labels[labelRecipe] == plan.Digest() {
+		return from, nil
 	}
-	step = "first packages"
-	err = p.step(step, func() error {
-		img, err = b.bootstrap(ctx, boot, plan)
+	current = "packages"
+	err = p.step(current, func() error {
+		from.img, err = b.bootstrap(ctx, boot, plan)
 		return err
 	})
-	return img, plan.ConfigureScript(), plan.Distribution, err
+	return from, err
 }
 
-// bootstrap unpacks the first packages into an image.
+// bootstrap unpacks packages into an image.
 func (b *Builder) bootstrap(ctx context.Context, boot debian.Bootstrap, plan debian.Plan) (image.Image, error) {
-	l, err := b.addLayer(ctx, func(read func(io.Reader) error) error {
-		r, w := io.Pipe()
-		written := make(chan error, 1)
-		go func() {
-			err := boot.WriteLayer(ctx, plan, w)
-			w.CloseWithError(err)
-			written <- err
-		}()
-		err := read(r)
-		r.CloseWithError(err)
-		if werr := <-written; werr != nil && !errors.Is(werr, io.ErrClosedPipe) {
-			return werr
-		}
-		return err
-	}, image.LayerOptions{CreatedBy: "berth bootstrap " + plan.Codename})
+	unpack := func(w io.Writer) error { return boot.WriteLayer(ctx, plan, w) }
+	l, err := b.addLayer(ctx, unpack, image.LayerOptions{CreatedBy: "berth bootstrap " + plan.Codename})
 	if err != nil {
 		return image.Image{}, err
 	}
-	return b.m.Images().Commit(ctx, bootstrapRef, nil, []image.Layer{l}, image.Config{
+	return b.images.Commit(ctx, bootstrapRef, nil, []image.Layer{l}, image.Config{
 		Env: baseEnv[:2], Labels: map[string]string{labelRecipe: plan.Digest()},
 	})
 }
 
-// addLayer stores the tar that source hands to its argument.
-func (b *Builder) addLayer(ctx context.Context, source func(func(io.Reader) error) error, o image.LayerOptions) (l image.Layer, err error) {
-	err = source(func(r io.Reader) error {
-		l, err = b.m.Images().AddLayer(ctx, r, o)
+// addLayer stores the tar that from writes.
+func (b *Builder) addLayer(ctx context.Context, from producer, o image.LayerOptions) (l image.Layer, err error) {
+	err = pipe(from, func(r io.Reader) error {
+		l, err = b.images.AddLayer(ctx, r, o)
 		return err
 	})
 	return l, err
 }
 
-// packages of the base by distribution. They differ in what Docker's plugins
-// are called.
-var packages = map[string]string{
+// commonPackages are in every base, and dockerPackages are what Docker is called
+// in each distribution.
+const commonPackages = "git gh nodejs python3 python3-pip python3-venv golang-go build-essential make curl ripgrep jq sudo " +
+	"openssh-client less procps psmisc iproute2 iptables ca-certificates bash-completion vim-tiny unzip zip xz-utils zstd file rsync tmux patch pkg-config"
+
+var dockerPackages = map[string]string{
 	"debian": "docker.io docker-cli docker-buildx docker-compose",
 	"ubuntu": "docker.io docker-buildx docker-compose-v2",
 }
 
-const commonPackages = "git gh nodejs python3 python3-pip python3-venv golang-go build-essential make curl ripgrep jq sudo " +
-	"openssh-client less procps psmisc iproute2 iptables ca-certificates bash-completion vim-tiny unzip zip xz-utils zstd file rsync tmux patch pkg-config"
-
 // include names all packages of the base.
-func (b *Builder) include(dist string) []string {
-	names := append(debian.DefaultInclude(dist), strings.Fields(commonPackages+" "+packages[dist])...)
-	if _, withPackage := b.npmStep(); withPackage {
-		names = append(names, "npm")
-	}
-	return names
-}
-
-// baseSteps are what the base is made of.
-func (b *Builder) baseSteps(configure, dist string) []step {
-	npm, withNPM := b.npmStep()
-	extra := packages[dist]
-	if withNPM {
-		extra += " npm"
-	}
-	if configure == "" { // built on an image that has apt and its lists
-		configure = "export DEBIAN_FRONTEND=noninteractive\napt-get update -qq\napt-get install -y -q --no-install-recommends " +
-			strings.Join(b.include(dist), " ") + "\n"
-	}
-	steps := []step{
-		{name: "configure", script: leanScript + configure},
-		{name: "certificates", certificates: true},
-		{name: "npm", script: npm},
-		{name: "user", script: userScript},
-		{name: "clean up", script: cleanScript},
-	}
-	kept := steps[:0]
-	for _, s := range steps {
-		if s.script != "" || s.certificates {
-			kept = append(kept, s)
-		}
-	}
-	return kept
-}
-
-// leanScript keeps documentation and translations out, which nobody reads in a
-// sandbox and which are half of all files; licences stay.
-const leanScript = `
-mkdir -p /etc/dpkg/dpkg.cfg.d
-printf 'force-unsafe-io\npath-exclude=/usr/share/doc/*\npath-include=/usr/share/doc/*/copyright\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/info/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/gtk-doc/*\npath-exclude=/usr/share/lintian/*\n' >/etc/dpkg/dpkg.cfg.d/50-berth-lean
-# Packages unpacked before base-files was configured made these as folders.
-for d in run lock; do
-	[ ! -d /var/$d ] || [ -L /var/$d ] && continue
-	mkdir -p /run/$d
-	rm -rf /var/$d
-done
-ln -sfn /run /var/run
-ln -sfn /run/lock /var/lock
-`
-
-const userScript = `
-getent passwd 1000 >/dev/null && [ "$(getent passwd 1000 | cut -d: -f1)" != agent ] && userdel -r "$(getent passwd 1000 | cut -d: -f1)"
-getent group agent >/dev/null || groupadd -g 1000 agent
-id agent >/dev/null 2>&1 || useradd -m -u 1000 -g 1000 -s /bin/bash agent
-for g in sudo docker; do getent group $g >/dev/null && usermod -aG $g agent; done
-printf 'agent ALL=(ALL:ALL) NOPASSWD:ALL\nDefaults env_keep += "NODE_EXTRA_CA_CERTS SSL_CERT_FILE REQUESTS_CA_BUNDLE"\n' >/etc/sudoers.d/agent
-chmod 0440 /etc/sudoers.d/agent
-ln -sf /usr/bin/python3 /usr/local/bin/python
-# A login shell starts with a PATH of its own.
-cat >/etc/profile.d/berth.sh <<'EOF'
-PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-for dir in /opt/berth/agent/*/bin; do
-	[ -d "$dir" ] && PATH="$dir:$PATH"
-done
-[ -d "$HOME/.local/bin" ] && PATH="$HOME/.local/bin:$PATH"
-[ -d "$HOME/go/bin" ] && PATH="$HOME/go/bin:$PATH"
-unset dir
-export PATH
-EOF
-chown -R agent:agent /home/agent
-# Without this line sudo warns that it cannot resolve the sandbox's own name.
-touch /home/agent/.sudo_as_admin_successful
-chown agent:agent /home/agent/.sudo_as_admin_successful`
-
-const cleanScript = `
-apt-get clean
-rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /root/.npm /root/.cache /tmp/* /var/tmp/*
-rm -f /var/cache/debconf/*-old /var/lib/dpkg/*-old /etc/hostname /etc/resolv.conf`
-
-// buildAgent makes an agent's template: its own folder, mounted by itself over
-// the base, so that a second agent costs only itself.
-func (b *Builder) buildAgent(ctx context.Context, a agent.Agent, base image.Image, p Progress) (image.Image, error) {
-	job := job{name: a.Name, start: base, steps: []step{{name: "install " + a.Title, script: installScript(a)}}, fresh: true}
-	return b.run(ctx, job, p, func(layer func(func(io.Reader) error) error) (image.Image, error) {
-		only := func(read func(io.Reader) error) error {
-			return layer(func(r io.Reader) error { return below(a.Dir(), r, read) })
-		}
-		l, err := b.addLayer(ctx, only, image.LayerOptions{Mount: a.Dir(), CreatedBy: "berth template " + a.Name})
-		if err != nil {
-			return image.Image{}, err
-		}
-		cfg := base.Config
-		cfg.Labels = map[string]string{labelName: a.Name, labelRecipe: job.digest()}
-		return b.m.Images().Commit(ctx, Ref(a.Name), &base, []image.Layer{l}, cfg)
-	})
-}
-
-func installScript(a agent.Agent) string {
-	var s strings.Builder
-	s.WriteString("export PREFIX=" + a.Dir() + "\nmkdir -p \"$PREFIX\"\n")
-	s.WriteString("npm install -g --no-fund --no-audit --no-update-notifier --prefix \"$PREFIX\" '" + a.Recipe.Spec() + "'\n")
-	for _, extra := range a.Recipe.Steps {
-		s.WriteString(extra + "\n")
-	}
-	s.WriteString("chmod -R a+rX \"$PREFIX\"\n")
-	return s.String()
-}
-
-// digest names what a job does, for the label and for taking it up again.
-func (j job) digest() string {
-	h := sha256.New()
-	io.WriteString(h, j.start.Digest)
-	for _, s := range j.steps {
-		io.WriteString(h, "\x00"+s.name+"\x00"+s.script)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
+func include(distribution string) []string {
+	return append(debian.DefaultInclude(distribution), strings.Fields(commonPackages+" "+dockerPackages[distribution])...)
 }

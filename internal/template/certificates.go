@@ -6,13 +6,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"os"
 	"path/filepath"
+)
 
-	"github.com/pkg/sftp"
-
-	"berth.dev/internal/guestapi/client"
+const (
+	// caBundle is where the guest's trusted certificates are.
+	caBundle = "/etc/ssl/certs/ca-certificates.crt"
+	// localCAs is where its own tool (update-ca-certificates) looks for more.
+	localCAs = "/usr/local/share/ca-certificates"
 )
 
 // hostBundles are where distributions keep all trusted certificates in one
@@ -22,63 +24,63 @@ var hostBundles = []string{
 	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
 }
 
-// addCertificates makes the guest trust what the host trusts: certificates of
+// certificateStep makes the guest trust what the host trusts: certificates of
 // the host's that the distribution does not bring, such as a company's own. A
 // file of each goes where the guest's own tool looks when it makes the bundle
-// anew; running that tool here would take longer than all of this.
-func addCertificates(ctx context.Context, g *client.Client, getenv func(string) string) error {
-	files, err := g.SFTP(ctx, "0")
-	if err != nil {
-		return err
+// anew, and they are added to the bundle; running that tool takes longer than
+// all of this, because it starts a thousand processes.
+func (b *Builder) certificateStep() step {
+	trusted := hostCertificates(b.root, b.getenv)
+	return step{
+		name: "certificates",
+		salt: digestOf(string(trusted)),
+		files: func(ctx context.Context, sb Sandbox) ([]File, error) {
+			known, err := sb.ReadFile(ctx, caBundle)
+			if err != nil {
+				return nil, err
+			}
+			return certificateFiles(known, trusted), nil
+		},
 	}
-	defer files.Close()
-	var known []byte
-	if f, err := files.Open(caBundle); err == nil {
-		var b bytes.Buffer
-		_, err = f.WriteTo(&b)
-		f.Close()
-		if err != nil {
-			return err
-		}
-		known = b.Bytes()
-	}
-	extra := missing(known, hostCertificates(getenv))
+}
+
+// certificateFiles are the files for the certificates of trusted that are not
+// in the bundle known.
+func certificateFiles(known, trusted []byte) []File {
+	extra := missing(known, trusted)
 	if len(extra) == 0 {
 		return nil
 	}
-	const dir = "/usr/local/share/ca-certificates"
-	for _, d := range []string{dir, filepath.Dir(caBundle)} {
-		if err := files.MkdirAll(d); err != nil {
-			return err
-		}
+	bundle := bytes.NewBuffer(bytes.Clone(known))
+	if n := len(known); n > 0 && known[n-1] != '\n' {
+		bundle.WriteByte('\n')
 	}
-	bundle := bytes.NewBuffer(known)
+	var files []File
 	for _, block := range extra {
 		text := pem.EncodeToMemory(block)
 		bundle.Write(text)
 		sum := sha256.Sum256(block.Bytes)
-		if err := writeGuest(files.Create, filepath.Join(dir, "host-"+hex.EncodeToString(sum[:6])+".crt"), text); err != nil {
-			return err
-		}
+		files = append(files, File{filepath.Join(localCAs, "host-"+hex.EncodeToString(sum[:6])+".crt"), text})
 	}
-	return writeGuest(files.Create, caBundle, bundle.Bytes())
+	// Last: a try that broke off before it finds all of them missing again.
+	return append(files, File{caBundle, bundle.Bytes()})
 }
 
 // hostCertificates reads the host's bundle, the one that the environment names
-// first.
-func hostCertificates(getenv func(string) string) []byte {
+// first. root is "/" but in tests.
+func hostCertificates(root string, getenv func(string) string) []byte {
 	for _, path := range append([]string{getenv("SSL_CERT_FILE")}, hostBundles...) {
 		if path == "" {
 			continue
 		}
-		if data, err := os.ReadFile(path); err == nil && len(data) < 16<<20 {
+		if data, err := os.ReadFile(filepath.Join(root, path)); err == nil && len(data) < maxRead {
 			return data
 		}
 	}
 	return nil
 }
 
-// missing returns the certificates of want that are not in have.
+// missing returns the certificates of want that are not in have, each once.
 func missing(have, want []byte) []*pem.Block {
 	known := map[string]bool{}
 	for _, b := range blocks(have) {
@@ -94,6 +96,7 @@ func missing(have, want []byte) []*pem.Block {
 	return extra
 }
 
+// blocks returns the certificates in a PEM file.
 func blocks(data []byte) []*pem.Block {
 	var all []*pem.Block
 	for {
@@ -105,16 +108,4 @@ func blocks(data []byte) []*pem.Block {
 			all = append(all, b)
 		}
 	}
-}
-
-// creator makes a file in the guest.
-type creator func(path string) (*sftp.File, error)
-
-func writeGuest(create creator, path string, data []byte) error {
-	f, err := create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Chmod(0o644), f.Close())
 }

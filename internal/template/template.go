@@ -10,17 +10,20 @@ package template
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
 
 	"berth.dev/internal/agent"
-	"berth.dev/internal/debian"
+	"berth.dev/internal/guestapi"
 	"berth.dev/internal/hostdir"
 	"berth.dev/internal/image"
 	"berth.dev/internal/manager"
@@ -38,19 +41,28 @@ const BuilderAgent = "template-builder"
 const (
 	labelRecipe = "dev.berth.template.recipe" // digest of what made it
 	labelName   = "dev.berth.template.name"
+	labelFacts  = "dev.berth.template.facts" // Facts as JSON
 )
 
 // Builder makes templates. It is safe for concurrent use, and several
 // processes may build at once: one does, the others wait for it.
 type Builder struct {
-	m      *manager.Manager
-	dirs   hostdir.Dirs
-	getenv func(string) string
+	images    *image.Store
+	runner    Runner
+	collect   func(context.Context) (int64, error) // deletes what no image needs
+	registry  func(context.Context) string         // the npm registry that the host names
+	templates func() (string, error)               // folder of records
+	cache     func() (string, error)               // folder of downloads
+	root      string                               // of the host: "/"
+	getenv    func(string) string
 }
 
 // New returns a builder that works with the manager's images and sandboxes.
 func New(m *manager.Manager, dirs hostdir.Dirs, getenv func(string) string) *Builder {
-	return &Builder{m: m, dirs: dirs, getenv: getenv}
+	return &Builder{
+		images: m.Images(), runner: managed{m}, collect: m.Collect, registry: hostRegistry,
+		templates: dirs.Templates, cache: dirs.Cache, root: "/", getenv: getenv,
+	}
 }
 
 // Event is progress. Of a step with a known size, Done and Total are bytes;
@@ -93,7 +105,7 @@ type Options struct {
 	From string
 }
 
-// Names are the templates that can be built.
+// Names are the templates that can be built by name.
 func Names() []string {
 	names := []string{Base}
 	for _, a := range agent.All() {
@@ -113,22 +125,25 @@ func Ref(name string) string {
 }
 
 // Ensure returns the image of an agent's template, building it when there is
-// none. When there is one it does nothing else.
+// none. When there is one it does nothing else: every `berth run` is here.
 func (b *Builder) Ensure(ctx context.Context, name string, p Progress) (image.Image, error) {
-	img, err := b.m.Images().Lookup(Ref(name))
+	img, err := b.images.Lookup(Ref(name))
 	if err == nil || !errors.Is(err, sandbox.ErrNotFound) {
 		return img, err
 	}
 	return b.Build(ctx, name, Options{}, p)
 }
 
-// Build makes a template and those that it stands on.
+// Build makes a template and the base that it stands on, as far as they are not
+// there. A new base goes below all agents that are there; sandboxes keep the
+// image that they were made of. What a build that failed or was interrupted had
+// done is not done again.
 func (b *Builder) Build(ctx context.Context, name string, o Options, p Progress) (image.Image, error) {
 	var none image.Image
 	ref := Ref(name)
 	name = strings.TrimPrefix(ref, "berth/")
 	a, err := agent.Find(name)
-	if name != Base && err != nil {
+	if err != nil && name != Base && name != nodeName {
 		return none, sandbox.Errorf(sandbox.ErrNotFound, "there is no template %q", name).
 			WithHint("the templates are %s", strings.Join(Names(), ", "))
 	}
@@ -137,7 +152,7 @@ func (b *Builder) Build(ctx context.Context, name string, o Options, p Progress)
 		return none, err
 	}
 	defer unlock()
-	base, err := b.m.Images().Lookup(Ref(Base))
+	base, err := b.images.Lookup(Ref(Base))
 	switch {
 	case err != nil && !errors.Is(err, sandbox.ErrNotFound):
 		return none, err
@@ -145,19 +160,28 @@ func (b *Builder) Build(ctx context.Context, name string, o Options, p Progress)
 		if base, err = b.buildBase(ctx, o, p); err != nil {
 			return none, err
 		}
+		if err := b.rebase(ctx, base); err != nil {
+			return none, err
+		}
 	}
 	if name == Base {
 		return base, nil
 	}
-	if img, err := b.m.Images().Lookup(ref); err == nil && !o.Again {
-		return img, nil // somebody else built it while we waited
+	if img, err := b.images.Lookup(ref); err == nil && !o.Again {
+		return img, nil // there already, or somebody else built it while we waited
+	}
+	if name == nodeName {
+		return b.buildNode(ctx, base, p)
 	}
 	return b.buildAgent(ctx, a, base, p)
 }
 
+// lockPoll is how often a process that waits for another's build looks.
+const lockPoll = 100 * time.Millisecond
+
 // lock makes this process the one that builds.
 func (b *Builder) lock(ctx context.Context, p Progress) (unlock func(), err error) {
-	dir, err := b.dirs.Templates()
+	dir, err := b.templates()
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +189,7 @@ func (b *Builder) lock(ctx context.Context, p Progress) (unlock func(), err erro
 	ok, err := fl.TryLock()
 	if err == nil && !ok {
 		err = p.step("wait for another build", func() error {
-			_, err := fl.TryLockContext(ctx, 100*time.Millisecond)
+			_, err := fl.TryLockContext(ctx, lockPoll)
 			return err
 		})
 	}
@@ -173,6 +197,20 @@ func (b *Builder) lock(ctx context.Context, p Progress) (unlock func(), err erro
 		return nil, fmt.Errorf("lock the templates: %w", err)
 	}
 	return func() { _ = fl.Close() }, nil
+}
+
+// Facts are what a build found out about its result.
+type Facts struct {
+	Version  string `json:"version,omitempty"`  // of the agent
+	System   string `json:"system,omitempty"`   // of the base, such as "Debian GNU/Linux 13 (trixie)"
+	Packages int    `json:"packages,omitempty"` // of the base's distribution
+	Node     string `json:"node,omitempty"`     // version of the base's Node.js
+	Steps    []Step `json:"steps,omitempty"`    // that made the topmost layer
+}
+
+func labels(name, recipe string, f Facts) map[string]string {
+	text, _ := json.Marshal(f) // strings and numbers always can be
+	return map[string]string{labelName: name, labelRecipe: recipe, labelFacts: string(text)}
 }
 
 // Info describes a template that is there.
@@ -184,21 +222,22 @@ type Info struct {
 	Size    int64     `json:"size"` // bytes of its layers, shared ones included
 	Own     int64     `json:"own"`  // bytes of its topmost layer
 	Recipe  string    `json:"recipe"`
+	Facts
 }
 
 // List returns the templates that are there, by name.
 func (b *Builder) List() ([]Info, error) {
-	images, err := b.m.Images().List()
+	images, err := b.images.List()
 	if err != nil {
 		return nil, err
 	}
 	var all []Info
 	for _, img := range images {
-		if name := img.Config.Labels[labelName]; name != "" {
+		if name := img.Config.Labels[labelName]; slices.Contains(img.Refs, "berth/"+name) {
 			all = append(all, describe(name, img))
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	slices.SortFunc(all, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
@@ -207,54 +246,65 @@ func describe(name string, img image.Image) Info {
 	if n := len(img.Layers); n > 0 {
 		in.Own = img.Layers[n-1].Size
 	}
+	// A label that says nothing is no reason not to show the rest.
+	_ = json.Unmarshal([]byte(img.Config.Labels[labelFacts]), &in.Facts)
 	return in
 }
 
-// Inspect describes one template.
+// Inspect describes one template; the shell's is the base.
 func (b *Builder) Inspect(name string) (Info, error) {
-	img, err := b.m.Images().Lookup(Ref(name))
+	img, err := b.images.Lookup(Ref(name))
 	if err != nil {
 		return Info{}, err
 	}
-	return describe(name, img), nil
+	return describe(strings.TrimPrefix(Ref(name), "berth/"), img), nil
 }
 
-// Remove takes a template away. Sandboxes made from it keep what they need.
+// Remove takes a template away, and what an unfinished build of it left.
+// Sandboxes made from it keep what they need. The packages that a base was
+// made of go with it.
 func (b *Builder) Remove(ctx context.Context, name string) error {
-	if err := b.m.Images().Untag(Ref(name)); err != nil {
+	name = strings.TrimPrefix(Ref(name), "berth/")
+	unlock, err := b.lock(ctx, nil)
+	if err != nil {
 		return err
 	}
-	_, err := b.m.Collect(ctx)
+	defer unlock()
+	err = b.images.Untag(Ref(name))
+	left, lerr := b.forget(ctx, name)
+	if lerr != nil {
+		return lerr
+	}
+	if err != nil && !(left && errors.Is(err, sandbox.ErrNotFound)) {
+		return err
+	}
+	if name == Base {
+		if err := b.images.Untag(bootstrapRef); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+			return err
+		}
+	}
+	_, err = b.collect(ctx)
 	return err
 }
 
-// source is where the base system comes from.
-func (b *Builder) source() (debian.Source, error) { return debian.Detect("/", b.getenv) }
-
-// WithAgent returns an image to start an agent from: the image called ref with
-// the agent's own layer on it, when it has not got the agent and the layer is
-// built. Any image with the C library that the agent was built for will do.
-func (b *Builder) WithAgent(ctx context.Context, ref, name string) (image.Image, error) {
-	img, err := b.m.Images().Lookup(ref)
+// forget clears away an unfinished build, and reports whether there was one.
+func (b *Builder) forget(ctx context.Context, name string) (bool, error) {
+	if !slices.Contains(Names(), name) && name != nodeName {
+		return false, nil
+	}
+	path, err := b.recordPath(name)
 	if err != nil {
-		return img, err
+		return false, err
 	}
-	a, err := agent.Find(name)
-	if err != nil || a.Recipe == nil {
-		return img, err
+	if err := b.runner.Remove(ctx, builderName(name)); err != nil {
+		return false, err
 	}
-	for _, l := range img.Layers {
-		if l.Mount == a.Dir() {
-			return img, nil
-		}
+	err = os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	own, err := b.m.Images().Lookup(Ref(name))
-	if errors.Is(err, sandbox.ErrNotFound) {
-		return img, nil // then the image has to bring the agent itself
-	}
-	if err != nil {
-		return img, err
-	}
-	top := own.Layers[len(own.Layers)-1]
-	return b.m.Images().Commit(ctx, "", &img, []image.Layer{top}, img.Config)
+	return err == nil, err
 }
+
+// printable is a short text of the guest's, fit for a terminal.
+func printable(s string) string { return guestapi.Printable(strings.TrimSpace(s), maxVersion) }
