@@ -42,7 +42,7 @@ func TestDependencies(t *testing.T) {
 func TestStaticAndSmall(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		bin := filepath.Join(t.TempDir(), arch)
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, ".")
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", bin, ".")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build for %s: %v\n%s", arch, err, out)

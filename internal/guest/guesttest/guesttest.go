@@ -65,7 +65,7 @@ func Binary(t testing.TB) string {
 		// A guest that becomes another user still runs this very file.
 		_ = os.Chmod(dir, 0o755)
 		build.path = filepath.Join(dir, "berth-guest")
-		args := append([]string{"build", "-o", build.path}, buildFlags...)
+		args := append([]string{"build", "-buildvcs=false", "-o", build.path}, buildFlags...)
 		out, err := exec.Command("go", append(args, "berth.dev/cmd/berth-guest")...).CombinedOutput()
 		if err != nil {
 			build.err = fmt.Errorf("build berth-guest: %w\n%s", err, out)
