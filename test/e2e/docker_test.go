@@ -30,6 +30,7 @@ func TestDocker(t *testing.T) {
 		for f in sh cat ls id curl python3 sleep; do p=$(readlink -f $(command -v $f)); mkdir -p /tmp/root$(dirname $p); cp $p /tmp/root$p; done
 		for p in $(for f in sh cat ls id curl python3 sleep; do ldd $(readlink -f $(command -v $f)); done | grep -o '/[^ )]*' | sort -u); do mkdir -p /tmp/root$(dirname $p); cp -L $p /tmp/root$p; done
 		ln -sf $(readlink -f $(command -v dash)) /tmp/root/bin/sh
+		ln -sf $(readlink -f $(command -v python3)) /tmp/root/bin/python3
 		mkdir -p /tmp/root/usr/bin; for f in cat ls id curl sleep; do [ -e /tmp/root/usr/bin/$f ] || cp $(command -v $f) /tmp/root/usr/bin/$f; done
 		tar -C /tmp/root -cf root.tar .`)
 		write(t, u, filepath.Join(ws, "Dockerfile"), dockerfile)
