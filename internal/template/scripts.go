@@ -74,6 +74,11 @@ agent ALL=(ALL:ALL) NOPASSWD:ALL
 Defaults env_keep += "NODE_EXTRA_CA_CERTS SSL_CERT_FILE REQUESTS_CA_BUNDLE"
 EOF
 chmod 0440 /etc/sudoers.d/agent
+# The guest's kernel speaks the older of the two languages of packet filters,
+# which Docker's resolver for user networks needs.
+for t in iptables ip6tables; do
+	[ ! -x /usr/sbin/$t-legacy ] || update-alternatives --set $t /usr/sbin/$t-legacy >/dev/null
+done
 ln -sf /usr/bin/python3 /usr/local/bin/python
 # A login shell starts with a PATH of its own.
 cat >/etc/profile.d/berth.sh <<'EOF'
