@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"sync"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -36,7 +37,7 @@ type Runner interface {
 // returns is the guest's word: bounded, but not to be believed.
 type Sandbox interface {
 	// Run runs a script with sh -eu as root and returns its exit status; what it
-	// prints goes to out.
+	// prints goes to out, one Write at a time.
 	Run(ctx context.Context, script string, out io.Writer) (status int, err error)
 	// ReadFile returns a file's content, nil when there is none.
 	ReadFile(ctx context.Context, name string) ([]byte, error)
@@ -115,10 +116,24 @@ type managedSandbox struct {
 
 // Run implements Sandbox.
 func (s *managedSandbox) Run(ctx context.Context, script string, out io.Writer) (int, error) {
+	both := &oneAtATime{w: out}
 	res, err := s.guest.Start(ctx, guestapi.SessionSpec{
 		Args: []string{"/bin/sh", "-eu", "-c", script}, User: "0", Dir: "/", Env: stepEnv,
-	}, client.Attach{Stdout: out, Stderr: out})
+	}, client.Attach{Stdout: both, Stderr: both})
 	return res.ExitCode, err
+}
+
+// oneAtATime joins two streams, each of which has a goroutine of its own.
+type oneAtATime struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (o *oneAtATime) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(p)
 }
 
 // ReadFile implements Sandbox.
