@@ -97,10 +97,15 @@ func (a *app) manager() (*manager.Manager, error) {
 		if a.dirs, a.err = hostdir.From(a.getenv, hostdir.HostUID()); a.err != nil {
 			return
 		}
-		a.mgr, a.err = manager.New(manager.Config{
+		m, err := manager.New(manager.Config{
 			Dirs: a.dirs, Engines: a.env.Engines, Executable: a.env.Executable,
 			Logger: slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
+		if err != nil {
+			a.err = err
+			return
+		}
+		a.mgr = m
 	})
 	return a.mgr, a.err
 }

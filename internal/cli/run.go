@@ -10,6 +10,7 @@ import (
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/guestapi"
 	"berth.dev/internal/manager"
 	"berth.dev/internal/sandbox"
 )
@@ -58,7 +59,6 @@ In a terminal, ctrl-p ctrl-q leaves the agent running; berth attach comes back.
 	o.register(cmd)
 	cmd.Flags().BoolVarP(&o.Detach, "detached", "d", false, "leave the agent running and print the sandbox's name")
 	cmd.Flags().BoolVar(&o.Remove, "rm", false, "remove the sandbox when its agent has ended")
-	cmd.Flags().Lookup("detached").NoOptDefVal = "true"
 	return cmd
 }
 
@@ -96,8 +96,10 @@ func (a *app) runAgent(ctx context.Context, m *manager.Manager, b *bundle.Bundle
 	}
 	goes := b.Spec().Remove && !o.Detach
 	defer func() {
-		// Not after a detach: the supervisor removes it when the agent has ended.
-		if goes {
+		// When an agent has run, its end is what makes the supervisor remove the
+		// sandbox, and nobody has to wait for that here.
+		var refused *guestapi.Error
+		if goes && errors.As(err, &refused) {
 			rerr := m.Remove(context.WithoutCancel(ctx), b.Name(), true)
 			if rerr != nil && !errors.Is(rerr, sandbox.ErrNotFound) {
 				err = errors.Join(err, rerr)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -164,6 +165,8 @@ func (a *app) finish(name string, res guestapi.Result, err error, quiet bool) er
 	}
 	if res.Detached {
 		if !quiet {
+			// The cursor may be anywhere in a line.
+			fmt.Fprintln(a.Err)
 			a.note("detached from %s; it goes on. Come back with: berth attach %s", name, name)
 		}
 		return nil
