@@ -64,9 +64,15 @@ func (s *sessions) hold() (release func()) {
 }
 
 // checkRemoved closes removed once the agent of a sandbox that is to go has
-// ended, nothing else runs, and nobody is connected who might still read.
+// ended, no other one runs, and nobody is connected who might still read.
+// Commands that were left running beside it end with it.
 func (s *sessions) checkRemoved() {
-	if s.remove && s.ended && len(s.running) == 0 && s.tunnels == 0 && !s.gone {
+	for _, kind := range s.running {
+		if kind == guestapi.Agent {
+			return
+		}
+	}
+	if s.remove && s.ended && s.tunnels == 0 && !s.gone {
 		s.gone = true
 		close(s.removed)
 	}
