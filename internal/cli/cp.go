@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -73,8 +74,8 @@ func (a *app) runCp(ctx context.Context, o *cpOptions, from, to string) error {
 		return sandbox.Errorf(sandbox.ErrInvalid, "one of %q and %q must be in a sandbox, and the other here", from, to).
 			WithHint("berth cp notes.md NAME:docs/, or berth cp NAME:docs ./docs; a file here whose name holds a colon is ./NAME")
 	}
-	if src.Path == "" || dst.Path == "" {
-		return sandbox.Errorf(sandbox.ErrInvalid, "a path is missing").WithHint("write SANDBOX:PATH; SANDBOX:. is its home folder")
+	if src.Path == "" && src.Sandbox == "" || dst.Path == "" && dst.Sandbox == "" {
+		return sandbox.Errorf(sandbox.ErrInvalid, "a path is missing").WithHint("the folder that you are in is .")
 	}
 	m, err := a.manager()
 	if err != nil {
@@ -113,6 +114,8 @@ func (a *app) runCp(ctx context.Context, o *cpOptions, from, to string) error {
 func guestPath(p string) string {
 	full := p
 	switch {
+	case p == "":
+		return sandbox.UserHome
 	case p == "~" || strings.HasPrefix(p, "~/"):
 		full = sandbox.UserHome + p[1:]
 	case !path.IsAbs(p):
@@ -142,8 +145,14 @@ func (c copying) out(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	if kind == filecopy.Missing {
+	switch kind {
+	case filecopy.Missing:
 		return sandbox.Errorf(sandbox.ErrNotFound, "there is no %s in the sandbox", guestapi.Printable(src, 256))
+	case filecopy.Other:
+		// A link is of that kind, too, and is copied as it is.
+		if info, err := c.files.Lstat(path.Clean(src)); err != nil || info.Mode().Type() != fs.ModeSymlink {
+			return sandbox.Errorf(sandbox.ErrInvalid, "%s in the sandbox is neither a file nor a folder", guestapi.Printable(src, 256))
+		}
 	}
 	root := path.Clean(src)
 	if follow {
@@ -157,6 +166,9 @@ func (c copying) out(ctx context.Context, src, dst string) error {
 			return sandbox.Errorf(sandbox.ErrPrecondition, "an archive is not for a terminal").WithHint("redirect it into a file, or pipe it to tar")
 		}
 		return c.toTar(ctx, source, src)
+	}
+	if dst == "/dev/stdout" && kind == filecopy.File {
+		return c.write(root, c.Out) // not the file behind it, beside this process
 	}
 	full := c.host(dst)
 	at, err := filecopy.Place(src, kind == filecopy.Dir, full, hostKind(full))
@@ -183,19 +195,26 @@ func (c copying) toTar(ctx context.Context, source filecopy.Source, src string) 
 	return errors.Join(err, w.Flush())
 }
 
-// toDevice writes into what is no file and no folder, such as /dev/stdout.
+// toDevice writes into what is no file and no folder, such as a pipe.
 func (c copying) toDevice(src, dst string) error {
-	r, err := c.files.Open(src)
-	if err != nil {
-		return sandbox.Errorf(sandbox.ErrInvalid, "read %s in the sandbox: %s", src, guestapi.Printable(err.Error(), 256))
-	}
-	defer r.Close()
 	w, err := os.OpenFile(dst, os.O_WRONLY, 0)
 	if err != nil {
-		return err
+		return sandbox.Errorf(sandbox.ErrInvalid, "write: %w", err)
 	}
-	_, err = r.WriteTo(w)
-	return errors.Join(err, w.Close())
+	return errors.Join(c.write(src, w), w.Close())
+}
+
+// write copies one file of the sandbox's to w.
+func (c copying) write(src string, w io.Writer) error {
+	r, err := c.files.Open(src)
+	if err == nil {
+		_, err = r.WriteTo(w)
+		err = errors.Join(err, r.Close())
+	}
+	if err != nil {
+		return sandbox.Errorf(sandbox.ErrInvalid, "copy %s out of the sandbox: %s", guestapi.Printable(src, 256), guestapi.Printable(err.Error(), 256))
+	}
+	return nil
 }
 
 // in copies into the sandbox.
