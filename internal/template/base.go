@@ -2,6 +2,7 @@ package template
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -68,7 +69,17 @@ func (b *Builder) buildBase(ctx context.Context, o Options, p Progress) (image.I
 			Labels: labels(Base, j.digest(), facts),
 		})
 	}
-	return b.run(ctx, j, p)
+	img, err := b.run(ctx, j, p)
+	if err != nil || o.From != "" {
+		return img, err
+	}
+	// The file system of the packages alone is as large as the base's, and
+	// their layer is in the base.
+	if err := b.images.Untag(bootstrapRef); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+		return image.Image{}, err
+	}
+	_, err = b.collect(ctx)
+	return img, err
 }
 
 // baseFacts asks a finished base what is in it.
