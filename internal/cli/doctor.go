@@ -41,7 +41,7 @@ type finding struct {
 func (a *app) runDoctor(ctx context.Context) error {
 	var all []finding
 	for _, check := range []func(context.Context) finding{
-		a.checkVersion, a.checkEngine, a.checkFolders, a.checkDisk, a.checkMemory, a.checkSource, a.checkTemplates, a.checkGit, a.checkKeys,
+		a.checkVersion, a.checkEngine, a.checkFolders, a.checkDisk, a.checkMemory, a.checkSource, a.checkTemplates, a.checkSandboxes, a.checkGit, a.checkKeys,
 	} {
 		all = append(all, check(ctx))
 	}
@@ -160,6 +160,29 @@ func (a *app) checkTemplates(context.Context) finding {
 		says = strings.Join(names, ", ")
 	}
 	return judge("templates", false, err, says)
+}
+
+// checkSandboxes counts them, and names those that cannot be read any more.
+func (a *app) checkSandboxes(context.Context) finding {
+	m, err := a.manager()
+	if err != nil {
+		return judge("sandboxes", false, err, "")
+	}
+	entries, err := m.List()
+	running, broken := 0, []string{}
+	for _, e := range entries {
+		switch list(e).Status {
+		case sandbox.Running:
+			running++
+		case sandbox.Broken:
+			broken = append(broken, e.Name)
+		}
+	}
+	if err == nil && len(broken) > 0 {
+		err = sandbox.Errorf(sandbox.ErrInternal, "broken: %s", strings.Join(broken, ", ")).
+			WithHint("remove them with: berth rm -f %s", strings.Join(broken, " "))
+	}
+	return judge("sandboxes", false, err, fmt.Sprintf("%d, %d of them running", len(entries), running))
 }
 
 func (a *app) checkGit(context.Context) finding {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth.dev/internal/agent"
+	"berth.dev/internal/bundle"
 	"berth.dev/internal/sandbox"
 )
 
@@ -28,6 +29,8 @@ type createOptions struct {
 	Force     bool
 	Quiet     bool
 	Remove    bool // --rm, of run only
+
+	idleSaid func() bool // whether IdleAfter is the user's wish
 }
 
 // defaultIdle is how long a sandbox runs without a session.
@@ -48,6 +51,7 @@ func (o *createOptions) register(cmd *cobra.Command) {
 	f.DurationVar(&o.IdleAfter, "idle-after", defaultIdle, "stop after this long without a session; 0 never")
 	f.BoolVar(&o.Force, "force", false, "do not ask before the home folder or / is shown")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no progress and no notes")
+	o.idleSaid = func() bool { return f.Changed("idle-after") }
 	// What follows the agent's name is the agent's.
 	f.SetInterspersed(false)
 	_ = cmd.RegisterFlagCompletionFunc("workspace", completeFolders)
@@ -112,6 +116,17 @@ func (o *createOptions) checkNumbers(spec *sandbox.Spec) (err error) {
 		spec.Resources.Disk, err = sandbox.ParseSize(o.Disk)
 	}
 	return err
+}
+
+// compareIdle holds --idle-after against a sandbox that exists. The bundle does
+// not: it cannot tell the default from a wish.
+func (o *createOptions) compareIdle(b *bundle.Bundle) error {
+	has := b.Spec().IdleAfter
+	if o.idleSaid == nil || !o.idleSaid() || has == o.IdleAfter {
+		return nil
+	}
+	return sandbox.Errorf(sandbox.ErrPrecondition, "sandbox %s exists and is different: it stops after %s without a session, not after %s", b.Name(), has, o.IdleAfter).
+		WithHint("remove it with `berth rm %s` and run again, or make another with --name", b.Name())
 }
 
 // wishMounts adds the folders. Without one, the current folder stands for it

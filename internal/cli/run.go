@@ -147,10 +147,15 @@ func (a *app) obtain(ctx context.Context, m *manager.Manager, w wish, o *createO
 	b, made, err := m.Obtain(ctx, w.spec, func(spec sandbox.Spec) (sandbox.Spec, error) {
 		return a.prepare(ctx, m, w, spec, o.Quiet)
 	})
-	if err == nil && made && !o.Quiet && !w.spec.Remove {
+	switch {
+	case err != nil:
+		return nil, err
+	case !made:
+		return b, o.compareIdle(b)
+	case !o.Quiet && !w.spec.Remove:
 		a.note("made the sandbox %s", b.Name())
 	}
-	return b, err
+	return b, nil
 }
 
 // prepare completes a wish that a sandbox is to be made of.
