@@ -56,6 +56,7 @@ func TestOpenSSHExec(t *testing.T) {
 		{[]string{"guest", "no-such-command"}, "", 127, ""},
 		{[]string{"guest", "kill -9 $$"}, "", 255, ""}, // ssh's status for a signal
 		{[]string{"-o", "SetEnv=FOO=bar", "guest", "echo $FOO $HOME $USER $LANG; pwd"}, "", 0, fmt.Sprintf("bar %s agent C.UTF-8\n%[1]s\n", g.Dir)},
+		{[]string{"-tt", "guest", "stty -echo -onlcr; read -t 0.3 x; echo rc=$? x=$x"}, "", 0, "rc=142 x=\n"}, // no end of file in a terminal
 		{[]string{"-T", "guest"}, "echo from the shell; exit 4\n", 4, "from the shell\n"},
 	}
 	for _, tt := range tests {

@@ -107,9 +107,9 @@ func TestEvents(t *testing.T) {
 	c := g.Dial(t)
 	ctx, cancel := context.WithCancel(guesttest.Context(t))
 	defer cancel()
-	if _, err := c.StartDetached(ctx, guestapi.SessionSpec{ID: "before", Kind: guestapi.Agent, Args: []string{"sh", "-c", "echo before"}}); err != nil {
-		t.Fatal(err)
-	}
+	before := sh("echo before")
+	before.ID, before.Kind = "before", guestapi.Agent
+	run(t, c, before, nil)
 	events := make(chan *guestapi.Event, 1000)
 	done := make(chan error, 1)
 	go func() {
@@ -118,12 +118,15 @@ func TestEvents(t *testing.T) {
 	}()
 	log := map[string]string{}
 	var order []string
+	active := false
 	wait := func(stop func(*guestapi.Event) bool) {
 		t.Helper()
 		for {
 			select {
 			case e := <-events:
 				switch e.Type {
+				case guestapi.Activity:
+					active = true
 				case guestapi.Started, guestapi.Ended:
 					order = append(order, string(e.Type)+" "+e.Session.ID)
 				case guestapi.Output:
@@ -167,6 +170,9 @@ func TestEvents(t *testing.T) {
 	wait(ended("command"))
 	if len(log["command stdout"]) > 0 {
 		t.Error("the output of a command is in the log")
+	}
+	if !active {
+		t.Error("no activity was reported")
 	}
 	got := strings.Join(order, ", ")
 	for _, want := range []string{"started agent, ended agent", "started command, ended command"} {

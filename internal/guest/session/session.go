@@ -200,6 +200,9 @@ func (s *Session) ID() string { return s.spec.ID }
 // Kind is what the session is for.
 func (s *Session) Kind() guestapi.Kind { return s.spec.Kind }
 
+// TTY reports whether the session has a terminal.
+func (s *Session) TTY() bool { return s.spec.TTY }
+
 // exited is closed when the process has ended.
 func (s *Session) exited() <-chan struct{} { return s.proc.Done() }
 

@@ -68,11 +68,12 @@ func (b *bridge) request(r *ssh.Request) {
 
 // input moves the client's bytes to the session. The end of the channel's data
 // also comes when the connection is lost; only who said so beforehand means
-// the end of the input.
+// the end of the input. A standard client's EOF ends a pipe and leaves a
+// terminal alone, as with sshd.
 func (b *bridge) input() {
 	_, err := io.Copy(writerOnly{b.client}, readerOnly{b.ch})
 	if err == nil {
-		if b.plain || b.eof.Load() {
+		if b.eof.Load() || b.plain && !b.s.TTY() {
 			b.client.CloseInput()
 		}
 		return
