@@ -144,6 +144,9 @@ func (a *app) wishMounts(o *createOptions, agentNamed bool, folders []string, w 
 	}
 	w.exposed = exposed
 	w.spec.Workspace, w.spec.Mounts = plan.Workspace, plan.Mounts()
+	for _, l := range plan.Links {
+		w.spec.Links = append(w.spec.Links, sandbox.Link{Path: l.Path, Target: l.Target})
+	}
 	if len(folders) == 0 && !agentNamed {
 		w.spec.Workspace, w.spec.Mounts = "", plan.Volumes
 	}

@@ -146,6 +146,7 @@ const (
 	CallClose    Method = "close"    // ID: {}; hangs the session up, and kills it when that does not end it
 	CallPorts    Method = "ports"    // nothing: []Port
 	CallSync     Method = "sync"     // nothing: {}, after sync(2)
+	CallReclaim  Method = "reclaim"  // nothing: Reclaimed; ends the largest process
 )
 
 // Call opens a ChanCall channel.
@@ -160,6 +161,13 @@ type Port struct {
 	Addr string `json:"addr"` // IP address it is bound to
 	Port uint16 `json:"port"`
 	UID  uint32 `json:"uid"` // who owns the socket
+}
+
+// Reclaimed is the process that CallReclaim ended.
+type Reclaimed struct {
+	PID   int    `json:"pid"`
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"` // that were resident
 }
 
 // Check reports what is wrong with a specification's form.
@@ -213,7 +221,7 @@ func (r *EventsRequest) Check() error {
 // Check reports what is wrong with a call's form.
 func (c *Call) Check() error {
 	switch c.Method {
-	case CallPing, CallSessions, CallPorts, CallSync:
+	case CallPing, CallSessions, CallPorts, CallSync, CallReclaim:
 		return nil
 	case CallSession, CallClose:
 		return checkID(c.ID)

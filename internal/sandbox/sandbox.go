@@ -103,6 +103,13 @@ func (m Mount) Check() error {
 	return nil
 }
 
+// Link is a symlink in the guest, both paths absolute: the way by which the
+// user came to a workspace.
+type Link struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
+
 // Resources are the caps that were asked for; zero means none was.
 type Resources struct {
 	CPUs   int   `json:"cpus,omitempty"`
@@ -117,10 +124,11 @@ type Spec struct {
 	Name      string            `json:"name"`
 	Agent     string            `json:"agent"`
 	Engine    string            `json:"engine"`
-	Template  string            `json:"template"`   // reference as the user or the agent's table said it
-	Image     string            `json:"image"`      // digest that the reference meant at creation
-	Workspace string            `json:"workspace"`  // the primary folder; the agent's working directory
-	Mounts    []Mount           `json:"mounts"`     // workspaces first, then -v
+	Template  string            `json:"template"`  // reference as the user or the agent's table said it
+	Image     string            `json:"image"`     // digest that the reference meant at creation
+	Workspace string            `json:"workspace"` // the primary folder; the agent's working directory
+	Mounts    []Mount           `json:"mounts"`    // workspaces first, then -v
+	Links     []Link            `json:"links,omitempty"`
 	Env       map[string]string `json:"env"`        // passed as it is
 	HostPorts []int             `json:"host_ports"` // loopback ports of the host that the guest may reach
 	Resources Resources         `json:"resources"`

@@ -267,7 +267,13 @@ func (s *Supervisor) connect(ctx context.Context) error {
 		return fmt.Errorf("speak with the guest: %w", err)
 	}
 	s.undo.Push(s.guest.Close)
-	return s.watch(ctx)
+	if err := s.watch(ctx); err != nil {
+		return err
+	}
+	if err := s.makeLinks(ctx, s.cfg.Bundle.Spec().Links); err != nil {
+		s.log.Warn("make the workspace's links", "error", err) // its real path works
+	}
+	return nil
 }
 
 // dialGuest tries until the server listens, which it does within milliseconds

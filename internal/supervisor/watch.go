@@ -2,11 +2,13 @@ package supervisor
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"path"
 	"time"
 
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/guestapi"
+	"berth.dev/internal/sandbox"
 )
 
 // watch subscribes to the guest's events: they drive the log, the saves and
@@ -97,5 +99,36 @@ func (s *Supervisor) endSessions(grace time.Duration) {
 	}
 }
 
-// reclaim ends the guest's largest process.
-func (s *Supervisor) reclaim() (string, error) { return "", errors.New("not there") }
+// reclaim ends the guest's largest process and says which it was.
+func (s *Supervisor) reclaim() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), graceTime)
+	defer cancel()
+	r, err := s.guest.Reclaim(ctx)
+	return fmt.Sprintf("%s (process %d, %d MB)", r.Name, r.PID, r.Bytes>>20), err
+}
+
+// makeLinks makes the symlinks that the guest is to have, where there is
+// nothing yet.
+func (s *Supervisor) makeLinks(ctx context.Context, links []sandbox.Link) error {
+	if len(links) == 0 {
+		return nil
+	}
+	files, err := s.guest.SFTP(ctx, "0")
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	for _, l := range links {
+		if _, err := files.Lstat(l.Path); err == nil {
+			continue
+		}
+		err := files.MkdirAll(path.Dir(l.Path))
+		if err == nil {
+			err = files.Symlink(l.Target, l.Path)
+		}
+		if err != nil {
+			return fmt.Errorf("link %s: %w", l.Path, err)
+		}
+	}
+	return nil
+}

@@ -61,6 +61,7 @@ var graph = map[string]string{
 	"internal/guest/docker":      "internal/guestapi internal/guest/...",
 	"internal/guest/netports":    "internal/guestapi",
 	"internal/guest/reap":        "",
+	"internal/guest/reclaim":     "internal/guestapi",
 	"internal/guest/ring":        "",
 	"internal/guest/session":     "internal/guestapi internal/guestapi/termmode internal/guest/...",
 	"internal/guest/setup":       "internal/guestapi internal/guest/...",

@@ -3,8 +3,10 @@ package sshd
 import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+	"os"
 
 	"berth.dev/internal/guest/netports"
+	"berth.dev/internal/guest/reclaim"
 	"berth.dev/internal/guest/session"
 	"berth.dev/internal/guestapi"
 )
@@ -103,6 +105,8 @@ func (c *conn) call(call guestapi.Call) (any, error) {
 		return none, nil
 	case guestapi.CallPorts:
 		return netports.List(c.cfg.Proc)
+	case guestapi.CallReclaim:
+		return reclaim.Largest(c.cfg.Proc, os.Getpid(), reclaim.Kill)
 	case guestapi.CallSessions:
 		infos := []guestapi.SessionInfo{}
 		for _, s := range c.cfg.Sessions.List() {

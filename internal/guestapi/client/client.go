@@ -237,6 +237,14 @@ func (c *Client) CloseSession(ctx context.Context, id string) error {
 	return c.call(ctx, guestapi.Call{Method: guestapi.CallClose, ID: id}, &struct{}{})
 }
 
+// Reclaim ends the guest's largest process and says which it was.
+func (c *Client) Reclaim(ctx context.Context) (guestapi.Reclaimed, error) {
+	var r guestapi.Reclaimed
+	err := c.call(ctx, guestapi.Call{Method: guestapi.CallReclaim}, &r)
+	r.Name = guestapi.Printable(r.Name, 64)
+	return r, err
+}
+
 // Ports lists the TCP ports that something in the guest listens on.
 func (c *Client) Ports(ctx context.Context) ([]guestapi.Port, error) {
 	var ports []guestapi.Port
