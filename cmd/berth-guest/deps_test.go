@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -38,9 +39,14 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
-// TestStaticAndSmall builds the program as it is shipped.
+// TestStaticAndSmall builds the program as it is shipped; the short run leaves
+// the other architecture, whose standard library is compiled for it first, out.
 func TestStaticAndSmall(t *testing.T) {
-	for _, arch := range []string{"amd64", "arm64"} {
+	archs := []string{"amd64", "arm64"}
+	if testing.Short() {
+		archs = []string{runtime.GOARCH}
+	}
+	for _, arch := range archs {
 		bin := filepath.Join(t.TempDir(), arch)
 		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", bin, ".")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
