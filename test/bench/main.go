@@ -158,7 +158,7 @@ func (b *bench) besides(own samples) error {
 }
 
 func (b *bench) execs() error {
-	name, err := b.start()
+	name, err := b.start(0)
 	if err != nil {
 		return err
 	}
@@ -178,12 +178,13 @@ func (b *bench) execs() error {
 	return nil
 }
 
-func (b *bench) start() (string, error) {
-	out, err := exec.Command(b.berth, "create", "-q", "--name", fmt.Sprintf("bench-%d", os.Getpid()), "shell", b.dir).CombinedOutput()
+func (b *bench) start(n int) (string, error) {
+	name := fmt.Sprintf("bench-%d-%d", os.Getpid(), n)
+	out, err := exec.Command(b.berth, "create", "-q", "--name", name, "shell", b.dir).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("create a sandbox: %w\n%s", err, out)
 	}
-	return fmt.Sprintf("bench-%d", os.Getpid()), nil
+	return name, nil
 }
 
 func (b *bench) remove(name string) {

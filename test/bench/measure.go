@@ -93,20 +93,48 @@ func (b *bench) batch(n, width int) error {
 	return <-errs
 }
 
-// memory measures the proportional set size of an idle sandbox, over all its
-// processes on the host.
+// memory measures the proportional set size of idle sandboxes, over all their
+// processes on the host: of one alone, and of each of eight, which share the
+// pages of the one binary and of their template.
 func (b *bench) memory() error {
-	name, err := b.start()
-	if err != nil {
-		return err
+	fmt.Print("| idle sandboxes | sentry MB | gofer MB | supervisor MB | together |\n|---|---|---|---|---|\n")
+	var names []string
+	defer func() {
+		for _, name := range names {
+			b.remove(name)
+		}
+	}()
+	for _, n := range []int{1, 8} {
+		for len(names) < n {
+			name, err := b.start(len(names))
+			if err != nil {
+				return err
+			}
+			names = append(names, name)
+			if _, err := timed(exec.Command(b.berth, "exec", name, "true")); err != nil {
+				return err
+			}
+		}
+		var sum [3]float64
+		for _, name := range names {
+			parts, err := b.parts(name)
+			if err != nil {
+				return err
+			}
+			for i, mb := range parts {
+				sum[i] += mb / float64(n)
+			}
+		}
+		fmt.Printf("| each of %d | %.1f | %.1f | %.1f | %.1f |\n", n, sum[0], sum[1], sum[2], sum[0]+sum[1]+sum[2])
 	}
-	defer b.remove(name)
-	if _, err := timed(exec.Command(b.berth, "exec", name, "true")); err != nil {
-		return err
-	}
+	return nil
+}
+
+// parts are the set sizes of a sandbox's sentry, gofer and supervisor, in MB.
+func (b *bench) parts(name string) (mb [3]float64, err error) {
 	out, err := exec.Command(b.berth, "inspect", name).Output()
 	if err != nil {
-		return err
+		return mb, err
 	}
 	var in []struct {
 		PIDs struct {
@@ -114,30 +142,16 @@ func (b *bench) memory() error {
 			Engine     []int `json:"engine"`
 		} `json:"pids"`
 	}
-	if err := json.Unmarshal(out, &in); err != nil || len(in) != 1 {
-		return fmt.Errorf("read berth inspect: %w", err)
+	if err := json.Unmarshal(out, &in); err != nil || len(in) != 1 || len(in[0].PIDs.Engine) != 2 {
+		return mb, fmt.Errorf("read berth inspect: %w", err)
 	}
-	fmt.Print("| idle sandbox | PSS MB |\n|---|---|\n")
-	total := 0.0
-	for _, root := range append(in[0].PIDs.Engine, in[0].PIDs.Supervisor) {
-		mb := 0.0
-		for _, pid := range tree(root, append(in[0].PIDs.Engine, in[0].PIDs.Supervisor)) {
-			mb += pss(pid)
+	roots := append(in[0].PIDs.Engine, in[0].PIDs.Supervisor)
+	for i, root := range roots {
+		for _, pid := range tree(root, roots) {
+			mb[i] += pss(pid)
 		}
-		fmt.Printf("| %s | %.1f |\n", title(root), mb)
-		total += mb
 	}
-	fmt.Printf("| all of it | %.1f |\n", total)
-	return nil
-}
-
-func title(pid int) string {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	name, _, _ := strings.Cut(string(data), "\x00")
-	if strings.Contains(string(data), "\x00supervise\x00") {
-		name += " supervise"
-	}
-	return name
+	return mb, nil
 }
 
 // tree returns a process and its descendants, but not those of others.
