@@ -67,6 +67,9 @@ const idleBuilder = 15 * time.Minute
 // managed runs builders as ordinary sandboxes of the manager.
 type managed struct{ m *manager.Manager }
 
+// NewRunner returns the runner whose builders are sandboxes of a manager.
+func NewRunner(m *manager.Manager) Runner { return managed{m} }
+
 // Open implements Runner.
 func (r managed) Open(ctx context.Context, name string, img image.Image, resume bool) (Sandbox, bool, error) {
 	old, err := r.m.Find(name)

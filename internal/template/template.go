@@ -60,7 +60,7 @@ type Builder struct {
 // New returns a builder that works with the manager's images and sandboxes.
 func New(m *manager.Manager, dirs hostdir.Dirs, getenv func(string) string) *Builder {
 	return &Builder{
-		images: m.Images(), runner: managed{m}, collect: m.Collect, registry: hostRegistry,
+		images: m.Images(), runner: NewRunner(m), collect: m.Collect, registry: hostRegistry,
 		templates: dirs.Templates, cache: dirs.Cache, root: "/", getenv: getenv,
 	}
 }
