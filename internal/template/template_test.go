@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,7 +74,8 @@ func tarOf(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for name, content := range files {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		content := files[name]
 		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Typeflag: tar.TypeReg}); err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +185,7 @@ func (s *fakeSandbox) Run(ctx context.Context, script string, out io.Writer) (in
 		s.files["root/.npm/junk"] = "x"
 		s.files["opt/berth/agent/"+dir+"/lib/node_modules/@anthropic-ai/claude-code/package.json"] = `{"version":"1.2.3"}`
 	}
-	s.files[at] = "made"
+	s.files[at] = digestOf(script)
 	s.files["etc/hosts"] = "127.0.0.1 builder"
 	return 0, ctx.Err()
 }
