@@ -127,6 +127,9 @@ func supervisorEnv(environ []string) []string {
 		"BERTH_HOME": true, "BERTH_GVISOR_DEBUG": true,
 		"XDG_DATA_HOME": true, "XDG_CONFIG_HOME": true, "XDG_RUNTIME_DIR": true,
 		"SSL_CERT_FILE": true, "SSL_CERT_DIR": true,
+		// Who commits.
+		"GIT_AUTHOR_NAME": true, "GIT_AUTHOR_EMAIL": true, "EMAIL": true,
+		"GIT_CONFIG_GLOBAL": true, "GIT_CONFIG_SYSTEM": true, "GIT_CONFIG_NOSYSTEM": true,
 	}
 	var env []string
 	for _, kv := range environ {

@@ -111,6 +111,7 @@ func (s *Supervisor) wait(ctx context.Context, connecting <-chan error) (e endin
 				if e.answer != nil {
 					e.answer <- fmt.Errorf("the sandbox goes on running, because its state cannot be saved: %w", err)
 				}
+				s.sessions.postpone() // an idle one tries again after as long a time
 				continue
 			}
 		}

@@ -96,6 +96,13 @@ func (s *sessions) ids() []string {
 	return ids
 }
 
+// postpone starts the idle time anew.
+func (s *sessions) postpone() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active = s.now()
+}
+
 // idle reports whether nobody has been connected and nothing has run for as
 // long as the sandbox waits.
 func (s *sessions) idle() bool {
