@@ -236,7 +236,10 @@ func TestProgressOnATerminal(t *testing.T) {
 	}()
 	d := a.progress(false)
 	p := d.template()
-	p(template.Event{Step: "packages", Done: 1000, Total: 2000})
+	// Long enough that bars are drawn while they change.
+	for begun := time.Now(); time.Since(begun) < 600*time.Millisecond; {
+		p(template.Event{Step: "packages", Done: 1000, Total: 2000})
+	}
 	p(template.Event{Step: "packages", Finished: true, Elapsed: 12 * time.Second})
 	p(template.Event{Step: "configure", Line: "Setting up"})
 	d.end()

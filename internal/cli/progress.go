@@ -89,6 +89,17 @@ func (d *display) advance(done, total int64, line string) {
 	if s == nil {
 		return
 	}
+	done, total = s.note(done, total, line)
+	// Without s.mu: the bar's own goroutine may be waiting for it, to draw.
+	if s.bar != nil && total > 0 {
+		// Never whole by itself: only the end of the step completes its bar.
+		s.bar.SetTotal(total+1, false)
+		s.bar.SetCurrent(min(done, total))
+	}
+}
+
+// note keeps what advance was told, and returns how far the step has come.
+func (s *stepBar) note(done, total int64, line string) (int64, int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if done > 0 || total > 0 {
@@ -97,11 +108,7 @@ func (d *display) advance(done, total int64, line string) {
 	if line != "" {
 		s.line = line
 	}
-	if s.bar != nil && s.total > 0 {
-		// Never whole by itself: only the end of the step completes its bar.
-		s.bar.SetTotal(s.total+1, false)
-		s.bar.SetCurrent(min(s.done, s.total))
-	}
+	return s.done, s.total
 }
 
 // finish ends the step.
