@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"berth.dev/internal/guestapi"
+	"berth.dev/internal/image"
 	"berth.dev/internal/netstack"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/workspace"
@@ -36,7 +37,7 @@ func (s *Supervisor) guestConfig(ctx context.Context, link netstack.Link) (*gues
 		HostKey: string(pem.EncodeToMemory(block)), AuthorizedKey: string(ssh.MarshalAuthorizedKey(public)),
 		Listen: fmt.Sprintf("%s:%d", link.Guest4.Addr(), guestPort), Peer: link.Gateway4.String(),
 		User:  guestapi.User{Name: sandbox.UserName, UID: sandbox.UserUID, GID: sandbox.UserGID, Home: sandbox.UserHome},
-		Env:   guestEnv(s.image.Config.Env, spec),
+		Env:   guestEnv(s.image, spec),
 		Files: s.guestFiles(ctx, spec), Creation: s.cfg.Bundle.ID(),
 		Hosts: hosts(spec, link), ResolvConf: resolvConf(link),
 		Docker: guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}},
@@ -44,19 +45,27 @@ func (s *Supervisor) guestConfig(ctx context.Context, link netstack.Link) (*gues
 }
 
 // guestEnv is what every session starts with: the image's own environment, the
-// agent's folder before its PATH, and what was fixed at creation.
-func guestEnv(image []string, spec sandbox.Spec) map[string]string {
+// agent's folder before its PATH, and what was fixed at creation. Layers that
+// came along with the agent's, as Node.js does on an image that may have none,
+// are behind the PATH, so that they take nothing's place.
+func guestEnv(img image.Image, spec sandbox.Spec) map[string]string {
 	env := map[string]string{
 		"PATH": defaultPath, "LANG": "C.UTF-8",
 		// Agents ask this before they let their permission prompts be bypassed.
 		"IS_SANDBOX": "1",
 	}
-	for _, kv := range image {
+	for _, kv := range img.Config.Env {
 		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
 			env[k] = v
 		}
 	}
-	env["PATH"] = sandbox.AgentDir + "/" + spec.Agent + "/bin:" + env["PATH"]
+	own := sandbox.AgentDir + "/" + spec.Agent
+	env["PATH"] = own + "/bin:" + env["PATH"]
+	for _, l := range img.Layers {
+		if l.Mount != "" && l.Mount != own {
+			env["PATH"] += ":" + l.Mount + "/bin"
+		}
+	}
 	maps.Copy(env, spec.Env)
 	return env
 }
