@@ -51,9 +51,6 @@ func testSignal(t *testing.T, h *harness) {
 func testClose(t *testing.T, h *harness) {
 	g := h.boot(t, h.config(t))
 	pids := g.machine.Processes()
-	if len(pids) == 0 {
-		t.Error("no processes reported")
-	}
 	must(t, g.machine.Close())
 	must(t, g.machine.Close())
 	g.wait()

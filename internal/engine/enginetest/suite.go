@@ -63,6 +63,14 @@ func Suite(t *testing.T, e engine.Engine) {
 	}
 }
 
+// Boot makes and starts a machine for an engine's own tests, which look at it
+// from outside; it is closed when the test ends.
+func Boot(t testing.TB, e engine.Engine) engine.Machine {
+	t.Helper()
+	h := &harness{engine: e, root: buildRoot(t)}
+	return h.boot(t, h.config(t)).machine
+}
+
 type harness struct {
 	engine engine.Engine
 	root   string
