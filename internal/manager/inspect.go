@@ -65,7 +65,7 @@ func (m *Manager) Inspect(ctx context.Context, b *bundle.Bundle) (Inspection, er
 		ID: b.ID(), Name: b.Name(), Agent: spec.Agent, Status: info.Status, Created: b.Created(),
 		Started: instant(info.State.Started), Stopped: instant(info.State.Stopped),
 		Engine: spec.Engine, Template: spec.Template, Image: spec.Image, Workspace: spec.Workspace,
-		Mounts: spec.Mounts, Env: sortedKeys(spec.Env), HostPorts: spec.HostPorts, Resources: spec.Resources,
+		Mounts: append([]sandbox.Mount{}, spec.Mounts...), Env: sortedKeys(spec.Env), HostPorts: append([]int{}, spec.HostPorts...), Resources: spec.Resources,
 		Exit: info.State.Exit, Failure: info.State.Failure, Dir: b.Dir(),
 	}
 	if info.Save != nil {
@@ -104,5 +104,5 @@ func instant(t time.Time) *time.Time {
 }
 
 func sortedKeys(env map[string]string) []string {
-	return slices.Sorted(maps.Keys(env))
+	return append([]string{}, slices.Sorted(maps.Keys(env))...)
 }

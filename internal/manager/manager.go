@@ -51,8 +51,10 @@ func New(cfg Config) (*Manager, error) {
 		m.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	m.bundles, m.images, err = openStores(cfg.Dirs)
-	return m, err
+	if m.bundles, m.images, err = openStores(cfg.Dirs); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func openStores(dirs hostdir.Dirs) (*bundle.Store, *image.Store, error) {

@@ -96,8 +96,8 @@ func (m *Manager) spawn(ctx context.Context, b *bundle.Bundle) (socket string, e
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		return "", sandbox.Errorf(sandbox.ErrInternal, "the supervisor of sandbox %s ended before it answered: %w", b.Name(), err).
-			WithHint("look at its log: %s", log.Name())
+		return "", m.explain(ctx, b, sandbox.Errorf(sandbox.ErrInternal, "the supervisor of sandbox %s ended before it answered: %w", b.Name(), err).
+			WithHint("look at its log: %s", log.Name()))
 	}
 	if answer.Error != nil {
 		return "", m.explain(ctx, b, answer.Error.Unwrap())

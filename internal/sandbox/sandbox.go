@@ -161,7 +161,7 @@ func ParseSize(s string) (int64, error) {
 		}
 	}
 	var v float64
-	if _, err := fmt.Sscanf(t+"\n", "%f\n", &v); err != nil || v <= 0 || v*float64(int64(1)<<shift) > 1<<62 {
+	if _, err := fmt.Sscanf(t+"\n", "%f\n", &v); err != nil || !(v > 0) || v*float64(int64(1)<<shift) > 1<<62 {
 		return 0, Errorf(ErrInvalid, "%q is not a size", s).WithHint("write a number and a unit, such as 512m or 4g")
 	}
 	return int64(v * float64(int64(1)<<shift)), nil

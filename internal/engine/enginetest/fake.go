@@ -283,3 +283,11 @@ func (m *FakeMachine) Close() error {
 	}
 	return nil
 }
+
+// FakeOnly makes a machine of a fake without an image, for tests that need no
+// guest. It is closed when the test ends.
+func FakeOnly(t interface{ Cleanup(func()) }, f *Fake) (engine.Machine, error) {
+	m := &FakeMachine{fake: f, files: newTree(engine.Config{}), done: make(chan struct{})}
+	t.Cleanup(func() { _ = m.Close() })
+	return m, f.CreateErr
+}
