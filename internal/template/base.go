@@ -41,8 +41,33 @@ type origin struct {
 	steps []step // that make a configured system with all packages of it
 }
 
-// buildBase makes the base: the packages unpacked in Go, the rest in a sandbox.
+// buildBase makes the base and puts the agents that are there on it. Then it
+// deletes what only the making needed, and the base before: the file system of the packages alone is as large as the base's. It works with a
+// store of its own, because what a store has used it keeps until it is closed.
 func (b *Builder) buildBase(ctx context.Context, o Options, p Progress) (image.Image, error) {
+	own, err := b.open()
+	if err != nil {
+		return image.Image{}, err
+	}
+	maker := *b
+	maker.images = own
+	img, err := maker.makeBase(ctx, o, p)
+	if err := errors.Join(err, own.Close()); err != nil {
+		return image.Image{}, err
+	}
+	// The packages' layer stays: it is in the base.
+	if err := b.images.Untag(bootstrapRef); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+		return image.Image{}, err
+	}
+	if err := b.rebase(ctx, img); err != nil {
+		return image.Image{}, err
+	}
+	_, err = b.collect(ctx)
+	return img, err
+}
+
+// makeBase makes the base: the packages unpacked in Go, the rest in a sandbox.
+func (b *Builder) makeBase(ctx context.Context, o Options, p Progress) (image.Image, error) {
 	from, err := b.origin(ctx, o, p)
 	if err != nil {
 		return image.Image{}, err
@@ -69,17 +94,7 @@ func (b *Builder) buildBase(ctx context.Context, o Options, p Progress) (image.I
 			Labels: labels(Base, j.digest(), facts),
 		})
 	}
-	img, err := b.run(ctx, j, p)
-	if err != nil || o.From != "" {
-		return img, err
-	}
-	// The file system of the packages alone is as large as the base's, and
-	// their layer is in the base.
-	if err := b.images.Untag(bootstrapRef); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
-		return image.Image{}, err
-	}
-	_, err = b.collect(ctx)
-	return img, err
+	return b.run(ctx, j, p)
 }
 
 // baseFacts asks a finished base what is in it.

@@ -126,6 +126,9 @@ func (b *Builder) run(ctx context.Context, j job, p Progress) (image.Image, erro
 	rec, resume := readRecord(path, j)
 	var sb Sandbox
 	err = p.step("start a builder", func() (err error) {
+		if _, err := b.images.Root(ctx, j.start, nil); err != nil {
+			return err
+		}
 		var resumed bool
 		sb, resumed, err = b.runner.Open(ctx, builderName(j.name), j.start, resume)
 		if !resumed {

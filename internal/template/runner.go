@@ -24,7 +24,8 @@ import (
 // Runner provides the sandboxes that steps run in. Whoever calls it holds the
 // build lock, so one name is used by one caller at a time.
 type Runner interface {
-	// Open starts the sandbox of that name, made of img. With resume it goes on
+	// Open starts the sandbox of that name, made of img, which is in the store
+	// and kept there by the caller. With resume it goes on
 	// from what an earlier one of that name saved, if there is one and it was
 	// made of the same image; resumed says so. Otherwise an earlier one is
 	// deleted. The caller ends what it got with Stop or Remove.
@@ -83,9 +84,6 @@ func (r managed) Open(ctx context.Context, name string, img image.Image, resume 
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("clear away an earlier builder: %w", err)
-	}
-	if err := r.m.Root(ctx, img); err != nil {
-		return nil, false, err
 	}
 	asked := sandbox.Spec{Name: name, Agent: BuilderAgent, Image: img.Digest, Template: img.Digest, IdleAfter: idleBuilder}
 	b, _, err := r.m.Obtain(ctx, asked, func(s sandbox.Spec) (sandbox.Spec, error) { return s, nil })

@@ -48,6 +48,7 @@ const (
 // processes may build at once: one does, the others wait for it.
 type Builder struct {
 	images    *image.Store
+	open      func() (*image.Store, error) // the same store once more
 	runner    Runner
 	collect   func(context.Context) (int64, error) // deletes what no image needs
 	registry  func(context.Context) string         // the npm registry that the host names
@@ -60,9 +61,17 @@ type Builder struct {
 // New returns a builder that works with the manager's images and sandboxes.
 func New(m *manager.Manager, dirs hostdir.Dirs, getenv func(string) string) *Builder {
 	return &Builder{
-		images: m.Images(), runner: NewRunner(m), collect: m.Collect, registry: hostRegistry,
+		images: m.Images(), open: func() (*image.Store, error) { return openStore(dirs) }, runner: NewRunner(m), collect: m.Collect, registry: hostRegistry,
 		templates: dirs.Templates, cache: dirs.Cache, root: "/", getenv: getenv,
 	}
+}
+
+func openStore(dirs hostdir.Dirs) (*image.Store, error) {
+	dir, err := dirs.Images()
+	if err != nil {
+		return nil, err
+	}
+	return image.Open(dir)
 }
 
 // Event is progress. Of a step with a known size, Done and Total are bytes;
@@ -158,9 +167,6 @@ func (b *Builder) Build(ctx context.Context, name string, o Options, p Progress)
 		return none, err
 	case err != nil, name == Base && o.Again, o.From != "":
 		if base, err = b.buildBase(ctx, o, p); err != nil {
-			return none, err
-		}
-		if err := b.rebase(ctx, base); err != nil {
 			return none, err
 		}
 	}

@@ -37,7 +37,8 @@ func newWorld(t *testing.T) *world {
 // builder is one process's builder.
 func (w *world) builder() *Builder {
 	w.t.Helper()
-	store, err := image.Open(filepath.Join(w.dir, "images"))
+	open := func() (*image.Store, error) { return image.Open(filepath.Join(w.dir, "images")) }
+	store, err := open()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -49,7 +50,7 @@ func (w *world) builder() *Builder {
 		}
 	}
 	return &Builder{
-		images: store, runner: w.runner,
+		images: store, open: open, runner: w.runner,
 		collect:   func(ctx context.Context) (int64, error) { return store.GC(ctx, nil) },
 		registry:  func(context.Context) string { return "https://npm.example.org" },
 		templates: folder("templates"), cache: folder("cache"),
