@@ -145,7 +145,7 @@ func leftovers(t *testing.T, dir string) string {
 }
 
 func FuzzRef(f *testing.F) {
-	for _, s := range []string{"base", "x:1", "ghcr.io/a/b:tag", "localhost:5000/x", "a/b/c", "../x", "a b", "x@sha256:00"} {
+	for _, s := range []string{"base", "x:1", "registry.example/a/b:tag", "localhost:5000/x", "a/b/c", "../x", "a b", "x@sha256:00"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, ref string) {

@@ -93,13 +93,13 @@ func TestImportNames(t *testing.T) {
 	two := p.ociImage(plainBlob(tarOf(t, fileEnt("2", ""))))
 	tagOnly := two
 	tagOnly.Annotations = map[string]string{annotationRef: "latest"}
-	p.index(named(one, "ghcr.io/a/b:1"), named(one, "b:2"), named(two, "localhost/c"))
+	p.index(named(one, "registry.example/a/b:1"), named(one, "b:2"), named(two, "localhost/c"))
 	s := openStore(t)
 	imgs, err := s.Import(t.Context(), p.save(nil), ImportOptions{})
 	if err != nil || len(imgs) != 2 {
 		t.Fatal(imgs, err)
 	}
-	if w := []string{"docker.io/library/b:2", "ghcr.io/a/b:1"}; !slices.Equal(imgs[0].Refs, w) {
+	if w := []string{"docker.io/library/b:2", "registry.example/a/b:1"}; !slices.Equal(imgs[0].Refs, w) {
 		t.Errorf("names %v, want %v", imgs[0].Refs, w)
 	}
 	if _, err := s.Import(t.Context(), p.save(nil), ImportOptions{Ref: "mine"}); !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(err.Error(), "2 images") {
