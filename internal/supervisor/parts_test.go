@@ -161,8 +161,9 @@ func TestReap(t *testing.T) {
 	if err := sleep.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = sleep.Wait() }()
-	go func() { _ = sleep.Wait() }()
+	reaped := make(chan error, 1)
+	go func() { reaped <- sleep.Wait() }() // else it would stay as a zombie
+	defer func() { <-reaped }()
 	p, err := bundle.ProcessOf(sleep.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
