@@ -42,8 +42,9 @@ type origin struct {
 }
 
 // buildBase makes the base and puts the agents that are there on it. Then it
-// deletes what only the making needed, and the base before: the file system of the packages alone is as large as the base's. It works with a
-// store of its own, because what a store has used it keeps until it is closed.
+// deletes the base before, and what only the making needed: the file system of
+// the packages alone is as large as the base's. It works with a store of its
+// own, because what a store has used it keeps until it is closed.
 func (b *Builder) buildBase(ctx context.Context, o Options, p Progress) (image.Image, error) {
 	own, err := b.open()
 	if err != nil {
