@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"berth.dev/internal/atomicfile"
 	"berth.dev/internal/bundle"
@@ -18,6 +19,9 @@ import (
 // executable beside the saves; a sandbox whose save another build wrote is run
 // by that build's supervisor, which speaks the same protocol. One file of some
 // 60 MB a build, gone when no save needs it.
+
+// buildGrace is how long a kept executable stays without a save that needs it.
+const buildGrace = time.Hour
 
 // keptName is the file in a build's folder.
 const keptName = "berth"
@@ -124,6 +128,10 @@ func (m *Manager) dropBuilds(used map[string]bool) error {
 	}
 	var errs []error
 	for _, e := range entries {
+		// A fresh one may be about to be needed: its first save is being written.
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) < buildGrace {
+			continue
+		}
 		if !used[e.Name()] {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
 		}

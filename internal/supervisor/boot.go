@@ -37,6 +37,9 @@ const (
 	bootTime = 60 * time.Second // for the guest to answer, on a machine under load
 	dialWait = time.Millisecond // between two tries to reach the guest's SSH server
 	logSize  = 8 << 20          // of each log, bytes
+	// guestSays is how much of what the guest's first process prints is kept of
+	// each run, in bytes.
+	guestSays = 256 << 10
 )
 
 // boot makes the wire, its two ends and the machine between, and starts it.
@@ -234,10 +237,17 @@ func (s *Supervisor) guestOutput() (*os.File, error) {
 	go func() {
 		defer r.Close()
 		sc := bufio.NewReaderSize(r, 4096)
+		left := guestSays
 		for {
 			line, err := sc.ReadSlice('\n')
-			if len(line) > 0 {
+			// The guest's root can write here for ever; it is read on, so that
+			// nothing in the guest blocks, and no longer kept.
+			if left > 0 && len(line) > 0 {
+				left -= len(line)
 				s.log.Info("guest", "says", string(line))
+				if left <= 0 {
+					s.log.Warn("the guest has said enough; the rest is dropped")
+				}
 			}
 			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 				return

@@ -58,6 +58,8 @@ func TestSaver(t *testing.T) {
 	s := newSaver(h, m, fake, func() error { kept++; return nil })
 	s.now = func() time.Time { return now }
 	s.tried = now
+	var work time.Duration
+	s.work = func() time.Duration { return work }
 	check := func(what string, want bool) {
 		t.Helper()
 		if got := s.due(); got != want {
@@ -67,8 +69,14 @@ func TestSaver(t *testing.T) {
 	check("at the start", false)
 	now = now.Add(time.Hour)
 	check("after an hour without a change", false)
+	now = now.Add(time.Hour)
+	work = 5 * time.Second
+	check("after an hour of quiet work", true)
+	s.dirty = false
+	s.worked = work
+	now = now.Add(time.Hour)
 	s.touched()
-	check("after a change an hour ago", true)
+	check("after a change", true)
 	if err := s.save(); err != nil {
 		t.Fatal(err)
 	}

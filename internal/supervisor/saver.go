@@ -1,7 +1,12 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +26,9 @@ type saver struct {
 	// every is how long a change waits at most for a save.
 	every time.Duration
 	now   func() time.Time
+	// work is how much the machine has computed so far: what runs on quietly,
+	// such as a container, changes things without any event.
+	work func() time.Duration
 
 	saving sync.Mutex // one save at a time
 
@@ -30,6 +38,7 @@ type saver struct {
 	lastEnd time.Time     // of the last save that worked
 	tried   time.Time     // end of the last try
 	took    time.Duration // by the last try
+	worked  time.Duration // work at the last try
 	lastErr error
 }
 
@@ -40,11 +49,14 @@ const (
 	// a small part of the time: the next one waits this many times as long as
 	// the last one took.
 	restRatio = 20
+	// quietWork is what an idle guest computes between two saves, generously.
+	quietWork = time.Second
 )
 
 func newSaver(h *bundle.Held, m engine.Machine, e engine.Engine, keepBuild func() error) *saver {
 	return &saver{
 		held: h, machine: m, every: saveEvery, now: time.Now, keepBuild: keepBuild,
+		work: func() time.Duration { return cpuTime(m.Processes()) },
 		meta: bundle.Meta{Engine: e.Name(), EngineBuild: e.Build(), Berth: version.Version},
 		// The start itself changes things worth a save, but not at once.
 		tried: time.Now(),
@@ -70,6 +82,11 @@ func (s *saver) due() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rest := s.now().Sub(s.tried)
+	if !s.dirty && rest >= s.every {
+		s.dirty = s.work()-s.worked > quietWork
+		s.tried = s.now() // look again after as long a time
+		rest = s.every
+	}
 	if !s.dirty || rest < restRatio*s.took {
 		return false
 	}
@@ -96,6 +113,7 @@ func (s *saver) save() error {
 	defer s.mu.Unlock()
 	s.tried = s.now()
 	s.took, s.lastErr = s.tried.Sub(start), err
+	s.worked = s.work()
 	if err == nil {
 		s.lastEnd = s.tried
 	} else {
@@ -128,4 +146,28 @@ func (s *saver) last() (time.Time, string) {
 		return s.lastEnd, s.lastErr.Error()
 	}
 	return s.lastEnd, ""
+}
+
+// userHz is the unit of /proc/PID/stat's times, the same on all architectures
+// that Berth is built for.
+const userHz = 100
+
+// cpuTime is what processes have computed so far (proc_pid_stat(5), utime and
+// stime).
+func cpuTime(pids []int) time.Duration {
+	var ticks int64
+	for _, pid := range pids {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+		for _, i := range []int{11, 12} {
+			if i < len(fields) {
+				n, _ := strconv.ParseInt(fields[i], 10, 64)
+				ticks += n
+			}
+		}
+	}
+	return time.Duration(ticks) * time.Second / userHz
 }
