@@ -161,23 +161,29 @@ func parseCandidate(s stanza, root string) (candidate, error) {
 			p.InstalledSize = min(max(n, 0), maxPackageSize>>10) << 10
 		}
 	}
-	bad := func(what string) (candidate, error) {
+	if what := p.fault(file); what != "" {
 		return p, sandbox.Errorf(sandbox.ErrInvalid, "package %q: %s", p.Name, what)
-	}
-	switch {
-	case !validPackageName(p.Name):
-		return bad("its name is not one")
-	case checkVersion(p.Version) != nil:
-		return bad("its version is not one")
-	case !validArch(p.Arch):
-		return bad("its architecture is not one")
-	case !validSum(p.SHA256):
-		return bad("it has no SHA256")
-	case p.Size <= 0 || p.Size > maxPackageSize:
-		return bad("it has no size")
-	case file == "" || path.Clean("/"+file) != "/"+file && path.Clean("/"+file) != file[1:] || strings.ContainsAny(file, "?#\n"):
-		return bad("its file name is not one")
 	}
 	p.URI = root + "/" + strings.TrimPrefix(file, "./")
 	return p, nil
+}
+
+// fault says what is wrong with a package of an index, "" when nothing is: its
+// words become file names and URIs.
+func (p *candidate) fault(file string) string {
+	switch {
+	case !validPackageName(p.Name):
+		return "its name is not one"
+	case checkVersion(p.Version) != nil:
+		return "its version is not one"
+	case !validArch(p.Arch):
+		return "its architecture is not one"
+	case !validSum(p.SHA256):
+		return "it has no SHA256"
+	case p.Size <= 0 || p.Size > maxPackageSize:
+		return "it has no size"
+	case file == "" || path.Clean("/"+file) != "/"+strings.TrimPrefix(file, "./") || strings.ContainsAny(file, "?#\n"):
+		return "its file name is not one"
+	}
+	return ""
 }
