@@ -273,13 +273,10 @@ func (*FakeMachine) Processes() []int { return nil }
 // Close implements engine.Machine.
 func (m *FakeMachine) Close() error {
 	m.Die(137)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, f := range []**os.File{&m.in, &m.out, &m.wire} {
-		if *f != nil {
-			_ = (*f).Close()
-			*f = nil
-		}
+	// The fields stay as they are: the guest's goroutine reads them, and a file
+	// that is closed, or was never there, answers every call with an error.
+	for _, f := range []*os.File{m.in, m.out, m.wire} {
+		_ = f.Close()
 	}
 	return nil
 }
