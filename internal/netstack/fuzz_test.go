@@ -82,8 +82,8 @@ func FuzzFilter(f *testing.F) {
 
 type refuser struct{}
 
-func (refuser) DialTCP(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
-	return nil, errors.New("refused")
+func (refuser) OpenTCP(context.Context, netip.AddrPort, netip.AddrPort) (Route, error) {
+	return Route{}, errors.New("refused")
 }
 
 func (refuser) ServeDNS(_ context.Context, q []byte, _ string) ([]byte, error) { return q, nil }

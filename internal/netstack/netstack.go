@@ -10,7 +10,7 @@
 //
 // The guest controls every byte that arrives here. What it can reach is:
 //
-//   - TCP to any address but the gateway's, through Handler.DialTCP;
+//   - TCP to any address but the gateway's, through Handler.OpenTCP;
 //   - DNS on port 53 of the gateway, UDP and TCP, through Handler.ServeDNS;
 //   - an answer to ping from the gateway, and from nothing else;
 //   - the gateway's link address, by ARP and neighbour discovery.
@@ -44,18 +44,29 @@ import (
 // many goroutines at once, and must return soon after their context ends, which
 // happens when the Stack closes.
 type Handler interface {
-	// DialTCP is asked for each TCP connection of the guest before its handshake
+	// OpenTCP is asked for each TCP connection of the guest before its handshake
 	// is completed. An error refuses the connection: the guest sees a reset at
-	// once. The Stack closes the connection that is returned; where it has
-	// CloseWrite() error and SetLinger(int) error, as *net.TCPConn does, half
-	// closes and resets reach it too. dst is never the gateway's own address.
-	DialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error)
+	// once. dst is never the gateway's own address.
+	OpenTCP(ctx context.Context, src, dst netip.AddrPort) (Route, error)
 
 	// ServeDNS answers one DNS message of the guest, up to 4 KiB by "udp" and
 	// 64 KiB by "tcp", its form unchecked. The answer has to fit the transport.
 	// An error means no answer: nothing is sent by UDP, the connection is closed
 	// by TCP.
 	ServeDNS(ctx context.Context, query []byte, transport string) ([]byte, error)
+}
+
+// Route is where a connection that was let in goes: one of its fields is set.
+type Route struct {
+	// Conn is joined with the guest's connection. The Stack closes it; where it
+	// has CloseWrite() error and SetLinger(int) error, as *net.TCPConn does, half
+	// closes and resets reach it too.
+	Conn net.Conn
+	// Serve has the guest's connection to itself, which has CloseWrite() error,
+	// and returns when it is done with it; the Stack then closes it. ctx ends
+	// when the Stack closes, which also breaks the connection. When the guest
+	// does not complete its handshake it is not called.
+	Serve func(ctx context.Context, guest net.Conn)
 }
 
 // Config is what a Stack is made of.

@@ -15,7 +15,7 @@ import (
 type relay struct {
 	guest *gonet.TCPConn
 	ep    tcpip.Endpoint // guest's, for Abort
-	host  net.Conn
+	host  net.Conn       // nil where the handler answers by itself
 }
 
 // relay copies both ways until both are done, or one is broken.
@@ -63,6 +63,9 @@ func (r *relay) down(count *atomic.Uint64) {
 // abort ends both sides with a reset where they can.
 func (r *relay) abort() {
 	r.ep.Abort()
+	if r.host == nil {
+		return
+	}
 	if l, ok := r.host.(interface{ SetLinger(int) error }); ok {
 		_ = l.SetLinger(0)
 	}

@@ -20,17 +20,18 @@ import (
 // origins is a handler for tests: the internet is one listener on the host's
 // loopback per address that the guest may dial.
 type origins struct {
-	mu    sync.Mutex
-	addrs map[netip.AddrPort]string // what the guest dials -> where that is
-	tried []netip.AddrPort
-	srcs  []netip.AddrPort
-	dns   func(query []byte, transport string) ([]byte, error)
-	hold  chan struct{} // when set, DialTCP waits for it
+	mu     sync.Mutex
+	addrs  map[netip.AddrPort]string // what the guest dials -> where that is
+	tried  []netip.AddrPort
+	srcs   []netip.AddrPort
+	dns    func(query []byte, transport string) ([]byte, error)
+	answer func(context.Context, net.Conn) // when set, all connections are its own
+	hold   chan struct{}                   // when set, OpenTCP waits for it
 }
 
 var errRefused = errors.New("refused by test")
 
-func (o *origins) DialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error) {
+func (o *origins) OpenTCP(ctx context.Context, src, dst netip.AddrPort) (netstack.Route, error) {
 	o.mu.Lock()
 	o.tried = append(o.tried, dst)
 	o.srcs = append(o.srcs, src)
@@ -41,14 +42,18 @@ func (o *origins) DialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Con
 		select {
 		case <-hold:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return netstack.Route{}, ctx.Err()
 		}
 	}
+	if o.answer != nil {
+		return netstack.Route{Serve: o.answer}, nil
+	}
 	if !ok {
-		return nil, errRefused
+		return netstack.Route{}, errRefused
 	}
 	var d net.Dialer
-	return d.DialContext(ctx, "tcp", to)
+	c, err := d.DialContext(ctx, "tcp", to)
+	return netstack.Route{Conn: c}, err
 }
 
 func (o *origins) ServeDNS(_ context.Context, query []byte, transport string) ([]byte, error) {

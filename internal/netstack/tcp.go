@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"context"
 	"net"
 	"time"
 
@@ -35,18 +36,54 @@ func (s *Stack) accept(r *tcp.ForwarderRequest) {
 		s.acceptGateway(r, dst.Port())
 		return
 	}
-	host, err := s.handler.DialTCP(s.ctx, src, dst)
+	route, err := s.handler.OpenTCP(s.ctx, src, dst)
 	if err != nil {
 		s.counters.refused.Add(1)
 		r.Complete(true)
 		return
 	}
 	guest, ep := s.complete(r, n)
-	if guest == nil {
-		_ = host.Close()
+	switch {
+	case guest == nil && route.Conn != nil:
+		_ = route.Conn.Close()
+	case guest == nil:
+	case route.Serve != nil:
+		s.serve(guest, ep, route.Serve)
+	default:
+		s.relay(&relay{guest: guest, ep: ep, host: route.Conn})
+	}
+}
+
+// serve gives the guest's connection to whoever answers it.
+func (s *Stack) serve(guest *gonet.TCPConn, ep tcpip.Endpoint, handle func(context.Context, net.Conn)) {
+	defer guest.Close()
+	r := &relay{guest: guest, ep: ep} // so that Close reaches it
+	if !s.track(r) {
+		r.abort()
 		return
 	}
-	s.relay(&relay{guest: guest, ep: ep, host: host})
+	defer s.untrack(r)
+	handle(s.ctx, &counted{TCPConn: guest, counters: &s.counters})
+}
+
+// counted is a guest's connection whose bytes are counted.
+type counted struct {
+	*gonet.TCPConn
+	counters *counters
+}
+
+// Read implements net.Conn.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	c.counters.fromGuest.Add(uint64(n))
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.TCPConn.Write(p)
+	c.counters.toGuest.Add(uint64(n))
+	return n, err
 }
 
 // acceptGateway: the gateway itself has DNS and nothing else.

@@ -2,6 +2,7 @@ package netstack_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -317,5 +318,49 @@ func TestPortTakenAgain(t *testing.T) {
 	}
 	if slow > 2 {
 		t.Errorf("%d of 6 connections waited", slow)
+	}
+}
+
+// A connection that the handler answers by itself: it ends when the handler
+// returns, and Close of the stack breaks it.
+func TestServedByHandler(t *testing.T) {
+	served, waiting := make(chan error, 1), make(chan struct{})
+	o := origins{answer: func(ctx context.Context, c net.Conn) {
+		line := make([]byte, 4)
+		if _, err := io.ReadFull(c, line); err != nil {
+			served <- err
+			return
+		}
+		if string(line) == "wait" {
+			close(waiting)
+			<-ctx.Done()
+			_, err := c.Read(line)
+			served <- err
+			return
+		}
+		_, err := c.Write(line)
+		served <- err
+	}}
+	s, g := start(t, &o)
+	dst := netip.MustParseAddrPort("203.0.113.9:80")
+	c, err := g.Dial(ctx(t), dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(c, "ping")
+	if got, err := io.ReadAll(c); err != nil || string(got) != "ping" || <-served != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	waits, err := g.Dial(ctx(t), dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(waits, "wait")
+	<-waiting
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err == nil {
+		t.Error("a read went on after Close")
 	}
 }
