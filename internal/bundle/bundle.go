@@ -11,6 +11,7 @@
 //	gate         flock: held for the moment of trying or probing lock
 //	start.lock   flock: held by whoever is starting a supervisor
 //	keys/        SSH keys of the wire between the host and this guest, 0600
+//	policy.toml  the user's network rules for this sandbox; see policyfile
 //	log/         what the agent and the supervisor wrote, bounded
 //	save/        the current save; save.prev/ and save.new/ exist only while
 //	             it is being replaced, or after that was cut short
@@ -38,17 +39,18 @@ const Format = 1
 
 // Names in a bundle. They are part of the format.
 const (
-	specFile  = "spec.json"
-	stateFile = "state.json"
-	lockFile  = "lock"
-	gateFile  = "gate"
-	startFile = "start.lock"
-	keysDir   = "keys"
-	logDir    = "log"
-	rootDir   = "root"
-	saveDir   = "save"
-	prevDir   = "save.prev"
-	newDir    = "save.new"
+	specFile   = "spec.json"
+	stateFile  = "state.json"
+	lockFile   = "lock"
+	gateFile   = "gate"
+	startFile  = "start.lock"
+	keysDir    = "keys"
+	policyFile = "policy.toml"
+	logDir     = "log"
+	rootDir    = "root"
+	saveDir    = "save"
+	prevDir    = "save.prev"
+	newDir     = "save.new"
 )
 
 // Bundle is one sandbox's folder as it was when it was looked up. Its values
@@ -86,6 +88,10 @@ func (b *Bundle) Spec() sandbox.Spec { return b.rec.Spec }
 
 // Dir is the bundle's folder, absolute.
 func (b *Bundle) Dir() string { return b.dir }
+
+// PolicyFile is the path of the sandbox's own network policy. The file need not
+// exist; package policyfile reads and changes it under a lock of its own.
+func (b *Bundle) PolicyFile() string { return filepath.Join(b.dir, policyFile) }
 
 // RootDir is the folder of the engine's own files while the sandbox runs. It
 // exists from the bundle's creation on, 0700; the engine may empty it.

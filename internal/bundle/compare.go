@@ -33,6 +33,13 @@ func Compare(b *Bundle, asked sandbox.Spec) error {
 			differ(t.what, t.has, t.wants)
 		}
 	}
+	if asked.Preset != "" && asked.Preset != made.Preset {
+		diffs = append(diffs, fmt.Sprintf("it was made with %s, not with the preset %s (berth policy preset --sandbox %s changes that)",
+			presetOf(made), asked.Preset, b.Name()))
+	}
+	if asked.Ask && !made.Ask {
+		diffs = append(diffs, "it was made without --ask")
+	}
 	if asked.Remove && !made.Remove {
 		diffs = append(diffs, "it was made to be kept, not to go away after its session (--rm)")
 	}
@@ -45,6 +52,13 @@ func Compare(b *Bundle, asked sandbox.Spec) error {
 	}
 	return sandbox.Errorf(sandbox.ErrPrecondition, "sandbox %s exists and is different: %s", b.Name(), strings.Join(diffs, "; ")).
 		WithHint("these are fixed when a sandbox is made; remove it with `berth rm %s` and run again, or make another with --name", b.Name())
+}
+
+func presetOf(made sandbox.Spec) string {
+	if made.Preset == "" {
+		return "the user's own preset"
+	}
+	return "the preset " + made.Preset
 }
 
 func diffMounts(made, asked []sandbox.Mount) []string {

@@ -10,6 +10,7 @@ import (
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/policy"
 	"berth.dev/internal/sandbox"
 )
 
@@ -25,6 +26,8 @@ type createOptions struct {
 	Disk      string
 	Workspace string
 	HostPorts []int
+	Preset    string
+	Ask       bool
 	IdleAfter time.Duration
 	Force     bool
 	Quiet     bool
@@ -48,6 +51,8 @@ func (o *createOptions) register(cmd *cobra.Command) {
 	f.StringVar(&o.Disk, "disk", "", "disk that it may use beyond its template, a `SIZE`")
 	f.StringVarP(&o.Workspace, "workspace", "w", "", "the workspace, a `FOLDER`; others on the line are then extra ones")
 	f.IntSliceVar(&o.HostPorts, "host-port", nil, "open a `PORT` of this machine's loopback, as "+sandbox.HostName+":PORT")
+	f.StringVar(&o.Preset, "preset", "", "network `PRESET`: "+strings.Join(policy.Presets(), ", ")+" (default the user's, else "+policy.DefaultPreset+")")
+	f.BoolVar(&o.Ask, "ask", false, "ask before the first connection to a place that no rule decides")
 	f.DurationVar(&o.IdleAfter, "idle-after", defaultIdle, "stop after this long without a session; 0 never")
 	f.BoolVar(&o.Force, "force", false, "do not ask before the home folder or / is shown")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no progress and no notes")
@@ -73,6 +78,7 @@ type wish struct {
 func (a *app) wish(o *createOptions, known *agent.Agent, folders []string) (wish, error) {
 	w := wish{spec: sandbox.Spec{
 		Name: o.Name, Template: o.Template, Remove: o.Remove, HostPorts: o.HostPorts, IdleAfter: o.IdleAfter,
+		Preset: o.Preset, Ask: o.Ask,
 		Resources: sandbox.Resources{CPUs: o.CPUs},
 	}}
 	if known != nil {
@@ -98,6 +104,10 @@ func (o *createOptions) checkNumbers(spec *sandbox.Spec) (err error) {
 	}
 	if o.IdleAfter < 0 {
 		return sandbox.Errorf(sandbox.ErrInvalid, "--idle-after %s lies in the past", o.IdleAfter)
+	}
+	if _, err := policy.Preset(o.Preset); o.Preset != "" && err != nil {
+		return sandbox.Errorf(sandbox.ErrInvalid, "there is no preset %q", o.Preset).
+			WithHint("the presets are %s", strings.Join(policy.Presets(), ", "))
 	}
 	for _, p := range o.HostPorts {
 		if p < 1 || p > 65535 {

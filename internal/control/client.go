@@ -35,6 +35,20 @@ func (c *Client) Stop(ctx context.Context, discard bool) error {
 // Save makes the sandbox's state safe now.
 func (c *Client) Save(ctx context.Context) error { return c.call(ctx, Request{Op: OpSave}, nil) }
 
+// Reload makes the policy's files count as they are now.
+func (c *Client) Reload(ctx context.Context) error { return c.call(ctx, Request{Op: OpReload}, nil) }
+
+// Pending asks which questions stand.
+func (c *Client) Pending(ctx context.Context) ([]Question, error) {
+	var q []Question
+	return q, c.call(ctx, Request{Op: OpPending}, &q)
+}
+
+// Answer ends a question; how is the user's word for it.
+func (c *Client) Answer(ctx context.Context, id string, once bool, how string) error {
+	return c.call(ctx, Request{Op: OpAnswer, Question: id, Once: once, How: how}, nil)
+}
+
 // Guest opens a stream to the guest's SSH server. The caller closes it.
 func (c *Client) Guest(ctx context.Context) (net.Conn, GuestKeys, error) {
 	var keys GuestKeys

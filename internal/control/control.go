@@ -38,6 +38,10 @@ const (
 	OpSave   Op = "save"   // answered when the state is safe
 	OpGuest  Op = "guest"  // answered with a GuestKeys, then a tunnel to the guest's SSH server
 	OpLayer  Op = "layer"  // then the root's changes as a tar; see ReadChunks
+	// OpReload is answered when the policy, as its files have it now, holds.
+	OpReload  Op = "reload"
+	OpPending Op = "pending" // answered with a list of Question
+	OpAnswer  Op = "answer"  // answers a question; a lasting answer is written before
 )
 
 // Request opens a connection.
@@ -45,6 +49,12 @@ type Request struct {
 	Version int  `json:"version"`
 	Op      Op   `json:"op"`
 	Discard bool `json:"discard,omitempty"` // OpStop: end without saving
+	// OpAnswer: which question, and whether the connections that wait may be made
+	// although no rule allows them.
+	Question string `json:"question,omitempty"`
+	Once     bool   `json:"once,omitempty"`
+	// How is the answer in the user's word, for the record.
+	How string `json:"how,omitempty"`
 }
 
 // Reply answers a request.
@@ -89,6 +99,20 @@ type Status struct {
 	LastSave  time.Time      `json:"last_save,omitzero"`
 	SaveError string         `json:"save_error,omitempty"` // why the last save did not work
 	Sessions  int            `json:"sessions"`             // running now
+	// Preset is the policy's, and Warnings what is wrong with its files.
+	Preset   string   `json:"preset,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Question is about a place that no rule decides, and to which the guest wants
+// to connect.
+type Question struct {
+	ID      string    `json:"id"`
+	Host    string    `json:"host"` // name or address; the guest chose it
+	Port    uint16    `json:"port"`
+	Asked   time.Time `json:"asked"`
+	Expires time.Time `json:"expires"` // when what waits is denied
+	Waiting int       `json:"waiting"` // connections that wait
 }
 
 // GuestKeys is what a client needs to speak SSH with the guest.

@@ -3,16 +3,17 @@ package egress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"berth.dev/internal/audit"
 	"berth.dev/internal/sandbox"
 )
 
@@ -34,7 +35,7 @@ var closedEverywhere = []string{
 
 func TestClosedAddresses(t *testing.T) {
 	e, rec := newTest(t, Config{
-		HostPorts: []int{8080},
+		Policy: rules(t, "allow **", "allow 0.0.0.0/0", "allow ::/0", "allow host.berth.internal:8080"),
 		Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
 			t.Errorf("dialed %s", addr)
 			return nil, errors.New("dialed")
@@ -43,64 +44,121 @@ func TestClosedAddresses(t *testing.T) {
 	for _, s := range closedEverywhere {
 		for _, port := range []uint16{80, 8080} {
 			dst := netip.AddrPortFrom(testAddr(s), port)
-			if c, err := e.DialTCP(t.Context(), guest, dst); err == nil || !strings.Contains(err.Error(), "closed") {
-				t.Errorf("%s: %v, %v", dst, c, err)
+			if _, err := e.Open(t.Context(), guest, dst); err == nil || !strings.Contains(err.Error(), "closed") {
+				t.Errorf("%s: %v", dst, err)
 			}
 		}
 	}
-	for _, s := range []string{"203.0.113.9:0", testHost.String() + ":80", "[fe80::1%eth0]:80", "[2606:4700::1%lo]:80"} {
-		if _, err := e.DialTCP(t.Context(), guest, netip.MustParseAddrPort(s)); err == nil {
+	for _, s := range []string{"203.0.113.9:0", testHost.String() + ":81", "[fe80::1%eth0]:80", "[2606:4700::1%lo]:80"} {
+		if _, err := e.Open(t.Context(), guest, netip.MustParseAddrPort(s)); err == nil {
 			t.Errorf("%s: connected", s)
 		}
 	}
-	if _, err := e.DialTCP(t.Context(), guest, netip.AddrPort{}); err == nil {
+	if _, err := e.Open(t.Context(), guest, netip.AddrPort{}); err == nil {
 		t.Error("no address: connected")
 	}
-	for _, r := range rec.of("tcp") {
-		if r.Allowed || r.Reason == "" || r.Source != guest {
+	for _, r := range rec.of(audit.Connection) {
+		if r.Verdict != "deny" || r.Reason == "" {
 			t.Errorf("record %+v", r)
 		}
 	}
-	if n := len(rec.of("tcp")); n != 2*len(closedEverywhere)+5 {
+	if n := len(rec.of(audit.Connection)); n != 2*len(closedEverywhere)+5 {
 		t.Errorf("%d records", n)
 	}
 }
 
+// dialer connects to nothing and notes where to.
+type dialer struct {
+	mu     sync.Mutex
+	dialed []string
+}
+
+func (d *dialer) dial(_ context.Context, network, addr string) (net.Conn, error) {
+	d.mu.Lock()
+	d.dialed = append(d.dialed, network+" "+addr)
+	d.mu.Unlock()
+	a, b := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, b) }()
+	return a, nil
+}
+
+func (d *dialer) all() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.dialed)
+}
+
 func TestPublicAddresses(t *testing.T) {
-	var dialed []string
-	e, rec := newTest(t, Config{Dial: func(_ context.Context, network, addr string) (net.Conn, error) {
-		dialed = append(dialed, network+" "+addr)
-		a, b := net.Pipe()
-		go func() { _, _ = io.Copy(io.Discard, b) }()
-		return a, nil
-	}}, true)
-	e.dns.remember(net.ParseIP("203.0.113.9"), "Example.com.")
+	var d dialer
+	e, rec := newTest(t, Config{Dial: d.dial}, true)
 	for _, s := range []string{"203.0.113.9:443", "8.8.8.8:53", "[2606:4700::1]:22", "[64:ff9b::808:808]:80"} {
-		c, err := e.DialTCP(t.Context(), guest, netip.MustParseAddrPort(s))
-		if err != nil {
+		r, err := e.Open(t.Context(), guest, netip.MustParseAddrPort(s))
+		if err != nil || r.Conn == nil {
 			t.Errorf("%s: %v", s, err)
 			continue
 		}
-		_, _ = c.Write([]byte("hello"))
-		_ = c.Close()
-		_ = c.Close()
+		_, _ = r.Conn.Write([]byte("hello"))
+		_ = r.Conn.Close()
+		_ = r.Conn.Close()
 	}
-	if want := []string{"tcp 203.0.113.9:443", "tcp 8.8.8.8:53", "tcp [2606:4700::1]:22", "tcp [64:ff9b::808:808]:80"}; !slices.Equal(dialed, want) {
-		t.Errorf("dialed %v, want %v", dialed, want)
+	if want := []string{"tcp 203.0.113.9:443", "tcp 8.8.8.8:53", "tcp [2606:4700::1]:22", "tcp [64:ff9b::808:808]:80"}; !slices.Equal(d.all(), want) {
+		t.Errorf("dialed %v, want %v", d.all(), want)
 	}
-	recs := rec.of("tcp")
-	if len(recs) != 4 || recs[0].Name != "example.com" || !recs[0].Allowed || recs[0].Sent != 5 || recs[0].Duration <= 0 {
+	recs := rec.of(audit.Connection)
+	if len(recs) != 4 || recs[0].Verdict != "allow" || recs[0].Sent != 5 || recs[0].Duration <= 0 || recs[0].Rule == "" {
 		t.Errorf("records: %+v", recs)
 	}
 }
 
 func TestIPv6WithoutRoute(t *testing.T) {
-	e, _ := newTest(t, Config{Dial: func(context.Context, string, string) (net.Conn, error) {
-		t.Error("dialed")
-		return nil, errors.New("dialed")
-	}}, false)
-	if _, err := e.DialTCP(t.Context(), guest, netip.MustParseAddrPort("[2606:4700::1]:22")); err == nil || !strings.Contains(err.Error(), "IPv6") {
+	var d dialer
+	e, _ := newTest(t, Config{Dial: d.dial}, false)
+	if _, err := e.Open(t.Context(), guest, netip.MustParseAddrPort("[2606:4700::1]:22")); err == nil || !strings.Contains(err.Error(), "IPv6") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A name is resolved when it is connected to, what it resolves to is classed,
+// and exactly that is dialed: a name that turns to the host's networks is
+// closed, however allowed it is.
+func TestRebinding(t *testing.T) {
+	z := newZone(t, records("a.example. 0 IN A 203.0.113.9", "b.example. 0 IN A 192.168.1.1", "c.example. 0 IN A 127.0.0.1",
+		"c.example. 0 IN A 203.0.113.7", "d.example. 0 IN A 169.254.169.254", "nas.lan. 0 IN A 192.168.1.5"))
+	var d dialer
+	cfg := Config{Servers: []string{z.addr}, Dial: d.dial}
+	e, rec := newTest(t, cfg, false)
+	for name, want := range map[string]string{"a.example": "203.0.113.9", "b.example": "", "c.example": "203.0.113.7", "d.example": ""} {
+		d.dialed = nil
+		r, err := e.Open(t.Context(), guest, netip.AddrPortFrom(addressFor(t, e, name), 5432))
+		if want == "" {
+			if err == nil || len(d.all()) != 0 {
+				t.Errorf("%s: %v, dialed %v", name, err, d.all())
+			}
+			continue
+		}
+		if err != nil || !slices.Equal(d.all(), []string{"tcp " + want + ":5432"}) {
+			t.Errorf("%s: %v, dialed %v", name, err, d.all())
+			continue
+		}
+		_ = r.Conn.Close()
+	}
+	denied := 0
+	for _, r := range rec.of(audit.Connection) {
+		if r.Verdict == "deny" && strings.Contains(r.Reason, "resolves to") {
+			denied++
+		}
+	}
+	if denied != 2 {
+		t.Errorf("%d denials are recorded: %+v", denied, rec.of(audit.Connection))
+	}
+	// One private host is opened by a rule for its address.
+	cfg.Policy = rules(t, "allow nas.lan", "allow 192.168.1.5:5432")
+	opened, _ := newTest(t, cfg, false)
+	if _, err := opened.Open(t.Context(), guest, netip.AddrPortFrom(addressFor(t, opened, "nas.lan"), 5432)); err != nil {
+		t.Errorf("a private host that was opened: %v", err)
+	}
+	if _, err := opened.Open(t.Context(), guest, netip.AddrPortFrom(addressFor(t, opened, "nas.lan"), 22)); err == nil {
+		t.Error("another port of it is open too")
 	}
 }
 
@@ -122,27 +180,29 @@ func TestHostPort(t *testing.T) {
 				_ = c.Close()
 			}
 		}()
-		port := l.Addr().(*net.TCPAddr).Port
-		e, rec := newTest(t, Config{HostPorts: []int{port}}, true, "127.0.0.1", "::1")
-		c, err := e.DialTCP(t.Context(), guest, netip.AddrPortFrom(testHost, uint16(port)))
+		port := uint16(l.Addr().(*net.TCPAddr).Port)
+		open := func(port uint16) Config {
+			return Config{Policy: rules(t, fmt.Sprintf("allow host.berth.internal:%d", port))}
+		}
+		e, rec := newTest(t, open(port), true, "127.0.0.1", "::1")
+		r, err := e.Open(t.Context(), guest, netip.AddrPortFrom(testHost, port))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := io.ReadAll(c); string(b) != "hello" || err != nil {
+		if b, err := io.ReadAll(r.Conn); string(b) != "hello" || err != nil {
 			t.Errorf("read %q, %v", b, err)
 		}
-		_ = c.Close()
-		if r := rec.of("tcp"); len(r) != 1 || r[0].Name != sandbox.HostName || r[0].Received != 5 {
+		_ = r.Conn.Close()
+		if r := rec.of(audit.Connection); len(r) != 1 || r[0].Name != sandbox.HostName || r[0].Received != 5 {
 			t.Errorf("records: %+v", r)
 		}
-		shut, _ := newTest(t, Config{HostPorts: []int{port%65535 + 1}}, true)
-		if _, err := shut.DialTCP(t.Context(), guest, netip.AddrPortFrom(testHost, uint16(port))); err == nil || !strings.Contains(err.Error(), "--host-port") {
+		shut, _ := newTest(t, open(port%65535+1), true)
+		if _, err := shut.Open(t.Context(), guest, netip.AddrPortFrom(testHost, port)); err == nil || !strings.Contains(err.Error(), "no rule") {
 			t.Errorf("port that was not opened: %v", err)
 		}
 		_ = l.Close()
-		begin := time.Now()
-		if _, err := e.DialTCP(t.Context(), guest, netip.AddrPortFrom(testHost, uint16(port))); err == nil || time.Since(begin) > 5*time.Second {
-			t.Errorf("port where nothing listens: %v", err)
+		if _, err := e.Open(t.Context(), guest, netip.AddrPortFrom(testHost, port)); err == nil {
+			t.Error("port where nothing listens: connected")
 		}
 	}
 }
@@ -154,23 +214,14 @@ func TestLastLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	here := netip.MustParseAddrPort(l.Addr().String())
-	e, _ := newTest(t, Config{HostPorts: []int{int(here.Port())%65535 + 1}}, true)
-	for _, host := range []bool{false, true} {
-		if c, err := e.dial(t.Context(), here, host); err == nil {
-			_ = c.Close()
-			t.Errorf("host %v: connected to a closed place", host)
-		}
+	e, _ := newTest(t, Config{}, true)
+	if c, err := e.dialAddr(t.Context(), netip.MustParseAddrPort(l.Addr().String())); err == nil {
+		_ = c.Close()
+		t.Error("connected to a closed place")
 	}
 	public := netip.MustParseAddrPort("203.0.113.9:80")
-	if err := e.lastLook(public, false, "203.0.113.10:80"); err == nil {
-		t.Error("another address than was decided about: no error")
-	}
-	if err := e.lastLook(public, false, "203.0.113.9:80"); err != nil {
-		t.Errorf("the address that was decided about: %v", err)
-	}
-	if e.lastLook(public, true, "203.0.113.9:80") == nil || e.lastLook(public, false, "nonsense") == nil {
-		t.Error("no error")
+	if same(netip.MustParseAddrPort("203.0.113.10:80"), public) == nil || same(public, public) != nil {
+		t.Error("wrong about the address that was decided about")
 	}
 }
 
@@ -207,30 +258,4 @@ func TestHostAddressesAreAskedAgain(t *testing.T) {
 		t.Error("probe is not asked again")
 	}
 	_ = hasIPv6() // whatever this host has, it must not block or fail the test
-}
-
-func TestConfig(t *testing.T) {
-	for _, p := range []int{0, -1, 65536} {
-		if _, err := New(Config{HostPorts: []int{p}, HostAddr: testHost}); !errors.Is(err, sandbox.ErrInvalid) {
-			t.Errorf("port %d: %v", p, err)
-		}
-	}
-	if _, err := New(Config{HostPorts: []int{80}}); err == nil {
-		t.Error("open port without an address: no error")
-	}
-	if _, err := New(Config{}); err != nil {
-		t.Errorf("zero config: %v", err)
-	}
-}
-
-func TestLogRecorder(t *testing.T) {
-	var out strings.Builder
-	l := newLogRecorder(slog.New(slog.NewTextHandler(&out, nil)))
-	l.Record(Record{Allowed: true})
-	for i := range 1000 {
-		l.Record(Record{Proto: "tcp", Reason: "refused " + strconv.Itoa(i)})
-	}
-	if n := strings.Count(out.String(), "\n"); n < 50 || n > 100 {
-		t.Errorf("%d lines for 1000 refusals", n)
-	}
 }

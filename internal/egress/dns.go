@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+
+	"berth.dev/internal/audit"
+	"berth.dev/internal/policy"
 )
 
 // Bounds of the resolver.
@@ -19,37 +20,32 @@ const (
 	maxQuery    = 4096 // bytes of a question
 	maxUDP      = 4096 // bytes of an answer by UDP, to those who take so much
 	maxParallel = 256  // questions that are being answered
-	maxNames    = 4096 // addresses whose name is remembered
 	// A package manager asks for hundreds of names at once; a tunnel asks for
 	// thousands, for as long as it is let.
 	questionRate, questionBurst = 500, 2000
-	hostTTL                     = 60 // seconds
+	ownTTL                      = 60 // seconds, of the answers that Berth makes
 )
 
-// resolver answers the guest's questions with what the host's resolvers say.
-// It parses every message itself, both ways: no byte of the guest's reaches a
-// resolver as it came, nor the other way round. Of the host's own names it
-// knows host.berth.internal and nothing else.
+// resolver answers the guest's questions. Addresses are Berth's own, which
+// stand for names; whether a name that is allowed exists, and all that is no
+// address, the host's resolvers say. It parses every message itself, both ways:
+// no byte of the guest's reaches a resolver as it came, nor the other way round.
+// A name that is not allowed is never asked for.
 type resolver struct {
-	cfg      Config
+	e        *Egress
 	upstream *upstream
-	ipv6     func() bool             // the host reaches the IPv6 internet
-	closed   func(netip.Addr) string // why an address is none of the internet's, or ""
 	slots    chan struct{}
 	limit    *rate.Limiter
 	cache    *cache
 	flights  singleflight.Group
-
-	mu    sync.Mutex
-	names *lru[netip.Addr, string]
 }
 
-func newResolver(u *upstream, cfg Config, ipv6 func() bool, closed func(netip.Addr) string) *resolver {
+func newResolver(u *upstream, e *Egress) *resolver {
 	return &resolver{
-		cfg: cfg, upstream: u, ipv6: ipv6, closed: closed,
+		e: e, upstream: u,
 		slots: make(chan struct{}, maxParallel),
 		limit: rate.NewLimiter(questionRate, questionBurst),
-		cache: newCache(), names: newLRU[netip.Addr, string](maxNames),
+		cache: newCache(),
 	}
 }
 
@@ -71,43 +67,104 @@ func (r *resolver) serve(ctx context.Context, query []byte, transport string) ([
 		return nil, errors.New("not a question")
 	}
 	begin := time.Now()
-	m, reason := r.bounded(ctx, &q)
+	m, why := r.bounded(ctx, &q)
 	asked := q.Question[0]
-	r.cfg.Recorder.Record(Record{
-		Time: begin, Proto: "dns", Name: asked.Name, Allowed: reason == "", Duration: time.Since(begin),
-		Reason: join(dns.Type(asked.Qtype).String()+" "+dns.RcodeToString[m.Rcode], reason),
-	})
+	ev := audit.Event{
+		Time: begin, Kind: audit.DNS, Protocol: "dns", Name: strings.TrimSuffix(asked.Name, "."),
+		Question: dns.Type(asked.Qtype).String(), Answer: dns.RcodeToString[m.Rcode],
+		Verdict: "deny", Reason: why.Reason, Duration: time.Since(begin),
+	}
+	if why.Verdict == policy.Allow {
+		ev.Verdict = "allow"
+	}
+	if why.Rule != nil {
+		ev.Rule, ev.Origin = why.Rule.String(), why.Rule.Origin()
+	}
+	r.e.cfg.Recorder.Record(ev)
 	return pack(m, &q, transport)
 }
 
-func join(what, why string) string {
-	if why == "" {
-		return what
-	}
-	return what + ": " + why
+// refused is the decision about a question that is not one for a policy.
+func refused(reason string) policy.Decision { return policy.Decision{Reason: reason} }
+
+// answered is the decision about a question that nobody has to be asked.
+func answered(reason string) policy.Decision {
+	return policy.Decision{Verdict: policy.Allow, Reason: reason}
 }
 
-// bounded answers, unless too much is asked. The reason is why it refused.
-func (r *resolver) bounded(ctx context.Context, q *dns.Msg) (*dns.Msg, string) {
+// bounded answers, unless too much is asked, and says by what decision.
+func (r *resolver) bounded(ctx context.Context, q *dns.Msg) (*dns.Msg, policy.Decision) {
 	if !r.limit.Allow() {
-		return reply(q, dns.RcodeRefused), "too many questions"
+		return reply(q, dns.RcodeRefused), refused("too many questions")
 	}
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	default:
-		return reply(q, dns.RcodeServerFailure), "too many questions at once"
+		return reply(q, dns.RcodeServerFailure), refused("too many questions at once")
 	}
-	if m, reason := r.local(q); m != nil {
-		return m, reason
+	if code, reason := malformed(q); code != dns.RcodeSuccess {
+		return reply(q, code), refused(reason)
 	}
-	asked := question{dns.CanonicalName(q.Question[0].Name), q.Question[0].Qtype}
-	m, err := r.lookup(ctx, asked)
+	name, err := policy.NormalizeName(q.Question[0].Name)
 	if err != nil {
-		r.cfg.Logger.Debug("no answer from the host's resolvers", "question", asked.name, "error", err)
-		return reply(q, dns.RcodeServerFailure), ""
+		return reply(q, dns.RcodeNameError), refused("no host can have this name")
 	}
-	return r.adopt(q, m), ""
+	d := r.e.policy.Load().Decide(policy.Request{Host: name})
+	if m, local := r.local(q, name, d); m != nil {
+		return m, local
+	}
+	switch qtype := q.Question[0].Qtype; {
+	case qtype == dns.TypeA || qtype == dns.TypeAAAA:
+		return r.standIn(ctx, q, name, d), d
+	case d.Verdict != policy.Allow:
+		return reply(q, dns.RcodeRefused), d
+	case qtype == dns.TypeHTTPS || qtype == dns.TypeSVCB:
+		// They carry addresses, which are not the guest's to have, and the keys of
+		// ECH, which would hide whom it speaks with (RFC 9460, RFC 9848).
+		return reply(q, dns.RcodeSuccess), d
+	}
+	m, err := r.lookup(ctx, question{name + ".", q.Question[0].Qtype})
+	if err != nil {
+		r.e.cfg.Logger.Debug("no answer from the host's resolvers", "question", name, "error", err)
+		return reply(q, dns.RcodeServerFailure), d
+	}
+	return r.adopt(q, m), d
+}
+
+// standIn answers with the addresses that stand for a name. A name that is
+// allowed has to exist; of one that is not nobody is asked, and the addresses
+// lead to the explanation.
+func (r *resolver) standIn(ctx context.Context, q *dns.Msg, name string, d policy.Decision) *dns.Msg {
+	allowed := d.Verdict == policy.Allow
+	if allowed && !r.exists(ctx, name) {
+		return reply(q, dns.RcodeNameError)
+	}
+	v4, v6 := r.e.names.addresses(name, allowed)
+	return addresses(q, v4, v6)
+}
+
+// exists reports whether a name does, as far as the host's resolvers know: when
+// they cannot tell, the connection will.
+func (r *resolver) exists(ctx context.Context, name string) bool {
+	if r.e.named(name) {
+		return true
+	}
+	m, err := r.lookup(ctx, question{name + ".", dns.TypeA})
+	return err != nil || m.Rcode != dns.RcodeNameError
+}
+
+// named reports whether a name needs no resolver of the host's.
+func (e *Egress) named(name string) bool {
+	if via, err := e.viaProxy(place{name: name, port: httpsPort}); err == nil && via != nil {
+		return true
+	}
+	for _, o := range e.cfg.Overrides {
+		if o.Host == name {
+			return true
+		}
+	}
+	return false
 }
 
 // lookup answers out of the cache or from the host's resolvers; equal questions
@@ -135,43 +192,23 @@ func (r *resolver) lookup(ctx context.Context, q question) (*dns.Msg, error) {
 }
 
 // adopt makes the guest's answer out of a resolver's: its records and code
-// under the guest's own id and question, nothing of its additional section.
+// under the guest's own id and question, nothing of its additional section, and
+// no address.
 func (r *resolver) adopt(q, from *dns.Msg) *dns.Msg {
 	code := from.Rcode
 	if code > 0xf { // an extended code is between us and the resolver
 		code = dns.RcodeServerFailure
 	}
 	m := reply(q, code)
-	m.Answer, m.Ns = from.Answer, from.Ns
-	name := q.Question[0].Name
-	for _, rr := range m.Answer {
-		switch rr := rr.(type) {
-		case *dns.A:
-			r.remember(rr.A, name)
-		case *dns.AAAA:
-			r.remember(rr.AAAA, name)
+	for _, rr := range from.Answer {
+		switch rr.(type) {
+		case *dns.A, *dns.AAAA, *dns.HTTPS, *dns.SVCB:
+		default:
+			m.Answer = append(m.Answer, rr)
 		}
 	}
+	m.Ns = from.Ns
 	return m
-}
-
-// remember notes the name that resolved to an address, for the records.
-func (r *resolver) remember(ip net.IP, name string) {
-	a, ok := netip.AddrFromSlice(ip)
-	if !ok {
-		return
-	}
-	name = dns.CanonicalName(name)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.names.put(a.Unmap(), name[:len(name)-1])
-}
-
-func (r *resolver) nameOf(a netip.Addr) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	name, _ := r.names.get(a)
-	return name
 }
 
 // reply is an empty answer with a code.

@@ -3,6 +3,7 @@ package egress
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,33 +13,87 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"berth.dev/internal/audit"
 )
 
+// Names get addresses that stand for them; what is no address comes from the
+// host's resolvers, without any.
 func TestForwarding(t *testing.T) {
 	z := newZone(t, records(
 		"www.example.com. 300 IN CNAME example.com.", "example.com. 300 IN A 203.0.113.9",
-		"example.com. 300 IN AAAA 2001:db8::9", `example.com. 300 IN TXT "hello"`, "9.113.0.203.in-addr.arpa. 300 IN PTR example.com."))
+		"example.com. 300 IN AAAA 2001:db8::9", `example.com. 300 IN TXT "hello"`, "example.com. 300 IN HTTPS 1 . ipv4hint=203.0.113.9 ech=AAAA"))
 	e, rec := newTest(t, Config{Servers: []string{z.addr}}, true)
-	if m := ask(t, e, "Example.COM.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "203.0.113.9" || !m.RecursionAvailable {
+	m := ask(t, e, "Example.COM.", dns.TypeA)
+	if len(m.Answer) != 1 || !names4.Contains(netip.AddrFrom4([4]byte(m.Answer[0].(*dns.A).A.To4()))) || !m.RecursionAvailable {
 		t.Errorf("A: %v", m)
 	}
-	if m := ask(t, e, "example.com.", dns.TypeAAAA); len(m.Answer) != 1 {
+	a := addressFor(t, e, "example.com")
+	if m := ask(t, e, "example.com.", dns.TypeAAAA); len(m.Answer) != 1 || !names6.Contains(netip.AddrFrom16([16]byte(m.Answer[0].(*dns.AAAA).AAAA))) {
 		t.Errorf("AAAA: %v", m)
 	}
 	if m := ask(t, e, "example.com.", dns.TypeTXT); len(m.Answer) != 1 {
 		t.Errorf("TXT: %v", m)
 	}
-	if m := ask(t, e, "9.113.0.203.in-addr.arpa.", dns.TypePTR); len(m.Answer) != 1 {
-		t.Errorf("PTR: %v", m)
+	if m := ask(t, e, "example.com.", dns.TypeHTTPS); len(m.Answer) != 0 || m.Rcode != dns.RcodeSuccess {
+		t.Errorf("HTTPS: %v", m)
 	}
-	if m := ask(t, e, "www.example.com.", dns.TypeA); len(m.Answer) != 1 {
+	if m := ask(t, e, "www.example.com.", dns.TypeCNAME); len(m.Answer) != 1 {
 		t.Errorf("CNAME: %v", m)
 	}
-	if got := e.dns.nameOf(testAddr("203.0.113.9")); got != "example.com" {
-		t.Errorf("name of 203.0.113.9 is %q", got)
+	if got, ok := e.names.nameOf(a); !ok || got != "example.com" {
+		t.Errorf("%s stands for %q", a, got)
 	}
-	if recs := rec.of("dns"); len(recs) != 5 || !recs[0].Allowed || recs[0].Name != "Example.COM." || recs[0].Reason != "A NOERROR" {
+	reverse, _ := dns.ReverseAddr(a.String())
+	if m := ask(t, e, reverse, dns.TypePTR); len(m.Answer) != 1 || m.Answer[0].(*dns.PTR).Ptr != "example.com." {
+		t.Errorf("PTR: %v", m)
+	}
+	if recs := rec.of(audit.DNS); len(recs) != 7 || recs[0].Verdict != "allow" || recs[0].Name != "Example.COM" || recs[0].Question != "A" || recs[0].Answer != "NOERROR" || recs[0].Rule == "" {
 		t.Errorf("records: %+v", recs)
+	}
+}
+
+// TestDeniedNames: nobody is asked about a name that is not allowed, nor about
+// what lies below it, and its addresses lead to the explanation.
+func TestDeniedNames(t *testing.T) {
+	z := newZone(t, records("example.com. 300 IN A 203.0.113.9", `t.evil.example. 300 IN TXT "x"`))
+	open, _ := newTest(t, Config{Servers: []string{z.addr}}, true)
+	if ask(t, open, "t.evil.example.", dns.TypeTXT); len(z.questions()) != 1 {
+		t.Fatal("the tunnel does not work where nothing is denied")
+	}
+	e, rec := newTest(t, Config{Servers: []string{z.addr}, Policy: rules(t, "allow example.com")}, true)
+	before := len(z.questions())
+	for _, name := range []string{"t.evil.example.", "sub.example.com.", "data-0123.t.evil.example."} {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			if m := ask(t, e, name, qtype); len(m.Answer) != 1 {
+				t.Errorf("%s: %v", name, m)
+			}
+		}
+		for _, qtype := range []uint16{dns.TypeTXT, dns.TypeSRV, dns.TypeMX, dns.TypeCNAME, dns.TypeNULL, dns.TypeHTTPS} {
+			if m := ask(t, e, name, qtype); m.Rcode != dns.RcodeRefused || len(m.Answer) != 0 {
+				t.Errorf("%s: %v", name, m)
+			}
+		}
+	}
+	if got := z.questions(); len(got) != before {
+		t.Errorf("the host's resolver was asked: %v", got[before:])
+	}
+	for _, r := range rec.of(audit.DNS) {
+		if r.Verdict != "deny" || r.Reason == "" {
+			t.Errorf("record %+v", r)
+		}
+	}
+}
+
+func TestNameThatDoesNotExist(t *testing.T) {
+	z := newZone(t, func(w dns.ResponseWriter, q *dns.Msg) { _ = w.WriteMsg(reply(q, dns.RcodeNameError)) })
+	e, _ := newTest(t, Config{Servers: []string{z.addr}}, true)
+	if m := ask(t, e, "nope.example.com.", dns.TypeA); m.Rcode != dns.RcodeNameError {
+		t.Errorf("answer: %v", m)
+	}
+	none, _ := newTest(t, Config{Servers: []string{}}, true)
+	if m := ask(t, none, "example.com.", dns.TypeA); len(m.Answer) != 1 {
+		t.Errorf("when nobody can tell, the connection will: %v", m)
 	}
 }
 
@@ -65,9 +120,10 @@ func TestNotForwarded(t *testing.T) {
 		{"nas.home.arpa.", dns.TypeSRV, dns.RcodeNameError},
 		{"nas.", dns.TypeA, dns.RcodeSuccess},
 		{"nas.", dns.TypeAAAA, dns.RcodeSuccess},
+		{"_dmarc.local.", dns.TypeTXT, dns.RcodeNameError},
 		{"1.1.168.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError},
 		{"1.0.0.127.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError},
-		{"50.113.0.203.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError}, // the host's own
+		{"50.113.0.203.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError},
 		{"168.192.in-addr.arpa.", dns.TypeSOA, dns.RcodeRefused},
 		{"1." + strings.Repeat("0.", 30) + "f.ip6.arpa.", dns.TypePTR, dns.RcodeNameError},
 		{"1.2.f.ip6.arpa.", dns.TypePTR, dns.RcodeRefused},
@@ -112,7 +168,7 @@ func TestNoAnswerToWhatIsNoQuestion(t *testing.T) {
 }
 
 func TestHostName(t *testing.T) {
-	e, _ := newTest(t, Config{HostPorts: []int{5432}}, true)
+	e, _ := newTest(t, Config{Policy: rules(t, "allow host.berth.internal:5432")}, true)
 	if m := ask(t, e, "HOST.berth.internal.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != testHost.String() {
 		t.Errorf("A: %v", m)
 	}
@@ -124,20 +180,12 @@ func TestHostName(t *testing.T) {
 	}
 }
 
-func TestAAAAWithoutIPv6(t *testing.T) {
-	z := newZone(t, records("example.com. 300 IN AAAA 2001:db8::9"))
-	e, _ := newTest(t, Config{Servers: []string{z.addr}}, false)
-	if m := ask(t, e, "example.com.", dns.TypeAAAA); m.Rcode != dns.RcodeSuccess || len(m.Answer) != 0 {
-		t.Errorf("AAAA: %v", m)
-	}
-}
-
 // An answer that does not fit UDP is fetched by TCP, and cut for a guest that
 // asks by UDP.
 func TestTruncation(t *testing.T) {
 	var rrs []string
 	for i := range 300 {
-		rrs = append(rrs, fmt.Sprintf("big.example.com. 60 IN A 203.0.%d.%d", i/250, i%250))
+		rrs = append(rrs, fmt.Sprintf(`big.example.com. 60 IN TXT "%040d"`, i))
 	}
 	all := records(rrs...)
 	z := newZone(t, func(w dns.ResponseWriter, q *dns.Msg) {
@@ -150,13 +198,13 @@ func TestTruncation(t *testing.T) {
 		_ = w.WriteMsg(m)
 	})
 	e, _ := newTest(t, Config{Servers: []string{z.addr}}, true)
-	if m := ask(t, e, "big.example.com.", dns.TypeA); !m.Truncated || len(m.Answer) == 0 {
+	if m := ask(t, e, "big.example.com.", dns.TypeTXT); !m.Truncated || len(m.Answer) == 0 {
 		t.Errorf("by UDP: truncated %v, %d answers", m.Truncated, len(m.Answer))
 	}
-	if m := ask(t, e, "big.example.com.", dns.TypeA, func(q *dns.Msg) { q.SetEdns0(65000, false) }); m.IsEdns0() == nil {
+	if m := ask(t, e, "big.example.com.", dns.TypeTXT, func(q *dns.Msg) { q.SetEdns0(65000, false) }); m.IsEdns0() == nil {
 		t.Error("EDNS question got no EDNS answer")
 	}
-	if m := askBy(t, e, "tcp", "big.example.com.", dns.TypeA); m.Truncated || len(m.Answer) != 300 {
+	if m := askBy(t, e, "tcp", "big.example.com.", dns.TypeTXT); m.Truncated || len(m.Answer) != 300 {
 		t.Errorf("by TCP: truncated %v, %d answers", m.Truncated, len(m.Answer))
 	}
 }
@@ -171,7 +219,7 @@ func TestFailover(t *testing.T) {
 		m.Question[0].Name = "other.example."
 		_ = w.WriteMsg(m)
 	})
-	good := newZone(t, records("example.com. 60 IN A 203.0.113.9", "example.org. 60 IN A 203.0.113.9"))
+	good := newZone(t, records("example.com. 60 IN TXT x", "example.org. 60 IN TXT x"))
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -179,18 +227,18 @@ func TestFailover(t *testing.T) {
 	defer func() { _ = silent.Close() }()
 	e, _ := newTest(t, Config{Servers: []string{fails.addr, lies.addr, silent.LocalAddr().String(), good.addr}}, true)
 	e.dns.upstream.conf.try = 200 * time.Millisecond
-	if m := ask(t, e, "example.com.", dns.TypeA); len(m.Answer) != 1 {
+	if m := ask(t, e, "example.com.", dns.TypeTXT); len(m.Answer) != 1 {
 		t.Errorf("answer: %v", m)
 	}
-	if m := ask(t, e, "example.org.", dns.TypeA); len(m.Answer) != 1 || len(fails.questions()) != 1 {
+	if m := ask(t, e, "example.org.", dns.TypeTXT); len(m.Answer) != 1 || len(fails.questions()) != 1 {
 		t.Errorf("answer %v, first server asked %d times, want once", m, len(fails.questions()))
 	}
 	alone, _ := newTest(t, Config{Servers: []string{fails.addr}}, true)
-	if m := ask(t, alone, "example.com.", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
+	if m := ask(t, alone, "example.com.", dns.TypeTXT); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("answer: %v", m)
 	}
 	none, _ := newTest(t, Config{Servers: []string{lies.addr}}, true)
-	if m := ask(t, none, "example.com.", dns.TypeA); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 {
+	if m := ask(t, none, "example.com.", dns.TypeTXT); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 {
 		t.Errorf("answer: %v", m)
 	}
 }
@@ -199,7 +247,7 @@ func TestFailover(t *testing.T) {
 // less time to live, until that is over.
 func TestCache(t *testing.T) {
 	release := make(chan struct{})
-	answer := records("example.com. 60 IN A 203.0.113.9")
+	answer := records("example.com. 60 IN TXT x")
 	z := newZone(t, func(w dns.ResponseWriter, q *dns.Msg) { <-release; answer(w, q) })
 	e, _ := newTest(t, Config{Servers: []string{z.addr}}, true)
 	c := &clock{t: time.Unix(1e9, 0)}
@@ -207,7 +255,7 @@ func TestCache(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if m := ask(t, e, "example.com.", dns.TypeA); len(m.Answer) != 1 {
+			if m := ask(t, e, "example.com.", dns.TypeTXT); len(m.Answer) != 1 {
 				t.Errorf("answer: %v", m)
 			}
 		})
@@ -218,14 +266,14 @@ func TestCache(t *testing.T) {
 	close(release)
 	wg.Wait()
 	c.add(20 * time.Second)
-	if m := ask(t, e, "example.com.", dns.TypeA); m.Answer[0].Header().Ttl != 40 {
+	if m := ask(t, e, "example.com.", dns.TypeTXT); m.Answer[0].Header().Ttl != 40 {
 		t.Errorf("after 20 s: %v", m.Answer)
 	}
 	if n := len(z.questions()); n != 1 {
 		t.Errorf("asked %d times, want once", n)
 	}
 	c.add(41 * time.Second)
-	ask(t, e, "example.com.", dns.TypeA)
+	ask(t, e, "example.com.", dns.TypeTXT)
 	if n := len(z.questions()); n != 2 {
 		t.Errorf("asked %d times after it expired, want twice", n)
 	}
@@ -263,7 +311,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 	if refused == 0 {
 		t.Error("no question was refused")
 	}
-	if n := len(rec.of("dns")); n != questionBurst+200 {
+	if n := len(rec.of(audit.DNS)); n != questionBurst+200 {
 		t.Errorf("%d records, want one for each question", n)
 	}
 }
@@ -337,8 +385,8 @@ func FuzzServeDNS(f *testing.F) {
 		f.Add(raw, true)
 	}
 	f.Add([]byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"), false)
-	e, _ := newTest(f, Config{Servers: []string{z.addr}, HostPorts: []int{80}}, true)
-	e.cfg.Recorder, e.dns.cfg.Recorder = discard{}, discard{}
+	e, _ := newTest(f, Config{Servers: []string{z.addr}, Policy: rules(f, "preset balanced", "allow host.berth.internal:80")}, true)
+	e.cfg.Recorder = discard{}
 	f.Fuzz(func(t *testing.T, raw []byte, udp bool) {
 		transport := "tcp"
 		if udp {
@@ -358,15 +406,11 @@ func FuzzServeDNS(f *testing.F) {
 	})
 }
 
-type discard struct{}
-
-func (discard) Record(Record) {}
-
 func BenchmarkDNS(b *testing.B) {
 	z := newZone(b, records("example.com. 60 IN A 203.0.113.9"))
 	e, _ := newTest(b, Config{Servers: []string{z.addr}}, true)
 	e.dns.limit.SetLimit(1e9)
-	e.dns.cfg.Recorder = discard{}
+	e.cfg.Recorder = discard{}
 	b.Run("cached", func(b *testing.B) {
 		for range b.N {
 			ask(b, e, "example.com.", dns.TypeA)

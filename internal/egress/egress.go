@@ -1,75 +1,95 @@
-// Package egress is every way out of the guest's network: its resolver and the
-// dialer of its TCP connections. Both follow one path: say what is asked for,
-// decide, classify the address, go to exactly that address, and record. It
-// knows no wire and no guest; the user-space network stack calls it.
+// Package egress is every way out of the guest's network: its resolver, and
+// where its TCP connections go. Each follows one path: say which name is meant,
+// decide, resolve once, classify the address, dial exactly that one, look at
+// what has to be looked at, and record. It knows no wire and no guest; the
+// user-space network stack calls it.
 //
-// What is decided here today is the class of an address and the single ports
-// of the host's loopback that were opened; rules by name will be decided at
-// the same place (decide), and interception sits between it and dial. The
-// resolver tells which name an address was resolved from only for the records:
-// no decision rests on that, because the guest may connect to an address that
-// it has never asked for.
+// Names decide. The resolver answers every name with an address that stands for
+// it (names.go), so a connection says which name was asked for, whatever its
+// protocol, and nothing is looked up for a name that is not allowed. An address
+// that stands for no name is decided about as an address.
+//
+// What is allowed passes through, TLS with its server name held against the
+// name (guard.go), or is looked at request by request (package intercept) where
+// a rule needs that. What is not is refused at once; on the ports of HTTP the
+// guest is told why.
 package egress
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
-	"syscall"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"berth.dev/internal/audit"
+	"berth.dev/internal/egress/intercept"
 	"berth.dev/internal/policy"
 	"berth.dev/internal/sandbox"
 )
 
-// Times of a connection.
-const (
-	dialTime = 30 * time.Second
-	// Live connections may be silent for as long as they like; dead ones are
-	// found after idle + count * interval.
-	keepaliveIdle, keepaliveInterval, keepaliveCount = time.Minute, 15 * time.Second, 8
-)
-
 // Config is what an Egress is made of.
 type Config struct {
-	// HostAddr is the address that stands for the host's loopback in the guest,
-	// and HostPorts the ports of it that are open.
-	HostAddr  netip.Addr
-	HostPorts []int
+	// Sandbox is its name, for the commands that the guest is told of; Seed
+	// decides which addresses stand for which names, and is the sandbox's ID.
+	Sandbox, Seed string
+	// HostAddr is the address that stands for the host's loopback in the guest.
+	HostAddr netip.Addr
+	// Policy decides until SetPolicy; nil denies all.
+	Policy *policy.Policy
+	// Ask is asked about what no rule decides; nil asks nobody.
+	Ask Asker
 	// Servers are the host's resolvers, address:port; nil follows
 	// /etc/resolv.conf, also when it changes.
 	Servers []string
-	// Recorder receives one record for each connection and each DNS question;
-	// nil writes those that were refused to Logger.
-	Recorder Recorder
+	// Overrides are places that are somewhere else than their names say.
+	Overrides []Override
+	// Proxy says which HTTP proxy of the host's leads to a place, nil for none;
+	// a nil Proxy means that there is none at all.
+	Proxy func(host string, port uint16) (*url.URL, error)
+	// CA signs what is intercepted.
+	CA *intercept.CA
+	// Roots verify servers of intercepted connections; nil means the host's.
+	Roots *x509.CertPool
+	// Recorder receives one event for each connection, DNS question and
+	// intercepted request; nil discards them.
+	Recorder audit.Recorder
 	// Logger receives what an operator has to know; nil discards.
 	Logger *slog.Logger
 	// Dial replaces the host's dialer in tests, and nothing that comes before it.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Decision says whether a connection may be made, where to, and why. The zero
-// value denies.
-type Decision struct {
-	Allowed bool
-	Reason  string
-	// Targets are what is dialed, the first that answers.
-	Targets []netip.AddrPort
-	// Host: the targets are on the host's loopback, and were opened.
-	Host bool
+// Override says that a name is served elsewhere: the user's own word, which
+// needs no public address.
+type Override struct {
+	Host    string // normalised
+	Port    uint16 // 0: every port
+	Address string // address:port
+	// Inspect: TLS is ended here, because the guest could not verify what is
+	// there by itself.
+	Inspect bool
 }
 
-// Egress is one guest's way out. It is safe for concurrent use. It holds
-// nothing that would have to be closed.
+// Egress is one guest's way out. It is safe for concurrent use.
 type Egress struct {
-	cfg   Config
-	hosts *hostAddrs
-	ipv6  *ipv6Route
-	dns   *resolver
+	cfg    Config
+	policy atomic.Pointer[policy.Policy]
+	hosts  *hostAddrs
+	ipv6   *ipv6Route
+	names  *names
+	dns    *resolver
+	proxy  *intercept.Proxy
+
+	mu   sync.Mutex
+	live map[*connection]struct{}
 }
 
 // New returns the way out for one guest.
@@ -78,15 +98,7 @@ func New(cfg Config) (*Egress, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Recorder == nil {
-		cfg.Recorder = newLogRecorder(cfg.Logger)
-	}
-	for _, p := range cfg.HostPorts {
-		if p < 1 || p > 65535 {
-			return nil, sandbox.Errorf(sandbox.ErrInvalid, "%d is not a port", p).WithHint("use 1 to 65535")
-		}
-	}
-	if len(cfg.HostPorts) > 0 && !cfg.HostAddr.IsValid() {
-		return nil, sandbox.Errorf(sandbox.ErrInternal, "ports of the host are open, but it has no address")
+		cfg.Recorder = discard{}
 	}
 	upstream, err := newUpstream(cfg.Servers)
 	if err != nil {
@@ -96,119 +108,163 @@ func New(cfg Config) (*Egress, error) {
 		cfg:   cfg,
 		hosts: &hostAddrs{list: net.InterfaceAddrs, now: time.Now},
 		ipv6:  &ipv6Route{probe: hasIPv6, now: time.Now},
+		names: newNames(cfg.Seed),
+		live:  map[*connection]struct{}{},
 	}
-	e.dns = newResolver(upstream, cfg, e.ipv6.available, e.closed)
+	e.policy.Store(cfg.Policy)
+	e.dns = newResolver(upstream, e)
+	if e.proxy, err = intercept.New(intercept.Config{
+		CA: cfg.CA, Judge: e, Record: e.recordExchange, Roots: cfg.Roots, Dial: e.dialUpstream, Logger: cfg.Logger,
+	}); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 
-// DialTCP makes a connection that the guest asked for, or says why not: it is
-// the handler of a network stack. src is for the records of later.
-func (e *Egress) DialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error) {
-	rec := Record{Time: time.Now(), Proto: "tcp", Source: src, Addr: dst, Name: e.nameOf(dst.Addr())}
-	d := e.decide(dst)
-	rec.Allowed, rec.Reason = d.Allowed, d.Reason
-	if !d.Allowed {
-		e.cfg.Recorder.Record(rec)
-		return nil, fmt.Errorf("%s is closed: %s", dst, d.Reason)
-	}
-	var errs []error
-	for _, to := range d.Targets {
-		conn, err := e.dial(ctx, to, d.Host)
-		if err == nil {
-			return &recorded{Conn: conn, rec: rec, to: e.cfg.Recorder}, nil
+// Close ends what is intercepted. The connections that pass through are the
+// network stack's to close.
+func (e *Egress) Close() error { return e.proxy.Close() }
+
+// SetPolicy replaces the policy, and cuts what it no longer allows.
+func (e *Egress) SetPolicy(p *policy.Policy) {
+	e.policy.Store(p)
+	e.mu.Lock()
+	var cut []*connection
+	for c := range e.live {
+		if !c.stillAllowed(p) {
+			cut = append(cut, c)
 		}
-		errs = append(errs, err)
 	}
-	err := errors.Join(errs...)
-	rec.Error, rec.Duration = err.Error(), time.Since(rec.Time)
-	e.cfg.Recorder.Record(rec)
-	return nil, err
-}
-
-func (e *Egress) nameOf(a netip.Addr) string {
-	if a == e.cfg.HostAddr {
-		return sandbox.HostName
+	e.mu.Unlock()
+	for _, c := range cut {
+		c.cut()
 	}
-	return e.dns.nameOf(a)
-}
-
-// decide is the one place where it is said what is open.
-func (e *Egress) decide(dst netip.AddrPort) Decision {
-	if dst.Addr() == e.cfg.HostAddr {
-		if !slices.Contains(e.cfg.HostPorts, int(dst.Port())) {
-			return Decision{Reason: fmt.Sprintf("this port of the host was not opened; create the sandbox with --host-port %d", dst.Port())}
+	e.proxy.Cut(func(r intercept.Request) bool {
+		at := placeOf(r.Target)
+		if r.Method == "" {
+			return p.Decide(at.request(nil)).Verdict != policy.Allow && !e.isOverride(at)
 		}
-		return Decision{Allowed: true, Host: true, Reason: "opened with --host-port", Targets: []netip.AddrPort{
-			netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dst.Port()),
-			netip.AddrPortFrom(netip.IPv6Loopback(), dst.Port()),
-		}}
-	}
-	if reason := e.closed(dst.Addr()); reason != "" {
-		return Decision{Reason: reason}
-	}
-	if dst.Addr().Is6() && !e.ipv6.available() {
-		// The kernel would say so as well; but a route that is half there lets
-		// connections hang, and clients that wait for one of two families with it.
-		return Decision{Reason: "the host has no way to the IPv6 internet"}
-	}
-	if dst.Port() == 0 {
-		return Decision{Reason: "0 is not a port"}
-	}
-	return Decision{Allowed: true, Reason: "a public address", Targets: []netip.AddrPort{dst}}
+		return p.Decide(at.request(&policy.HTTP{Method: r.Method, Path: r.Path})).Verdict != policy.Allow
+	})
 }
 
-// closed says why an address is not on the internet, or "".
-func (e *Egress) closed(a netip.Addr) string {
-	if c := policy.Classify(a); c != policy.Public {
-		return fmt.Sprintf("it is %s, not on the internet", c)
+// place is what a guest's connection is for.
+type place struct {
+	name string     // "" when the guest went to an address that stands for none
+	addr netip.Addr // that address
+	port uint16
+}
+
+func (p place) request(h *policy.HTTP) policy.Request {
+	return policy.Request{Host: p.name, Addr: p.addr, Port: p.port, HTTP: h}
+}
+
+// host is the name, or else the address.
+func (p place) host() string {
+	if p.name != "" {
+		return p.name
 	}
-	if a.Is4In6() {
+	return p.addr.String()
+}
+
+// String is the place as rules have it.
+func (p place) String() string { return net.JoinHostPort(p.host(), strconv.Itoa(int(p.port))) }
+
+// placeOf is the place of an intercepted connection.
+func placeOf(t intercept.Target) place {
+	if a, err := netip.ParseAddr(t.Host); err == nil {
+		return place{addr: a, port: t.Port}
+	}
+	return place{name: t.Host, port: t.Port}
+}
+
+// errGone is why an address that stood for a name is closed.
+var errGone = errors.New("it stands for no name; ask the resolver again")
+
+// place says what a destination is.
+func (e *Egress) place(dst netip.AddrPort) (place, error) {
+	switch addr := dst.Addr(); {
+	case dst.Port() == 0:
+		return place{addr: addr}, errors.New("0 is not a port")
+	case addr == e.cfg.HostAddr:
+		return place{name: sandbox.HostName, port: dst.Port()}, nil
+	case isName(addr):
+		name, ok := e.names.nameOf(addr)
+		if !ok {
+			return place{addr: addr, port: dst.Port()}, errGone
+		}
+		return place{name: name, port: dst.Port()}, nil
+	default:
+		return place{addr: addr, port: dst.Port()}, nil
+	}
+}
+
+// decide is the one place where it is said whether a connection may be made.
+func (e *Egress) decide(p place) policy.Decision {
+	if p.name == "" {
+		if reason := e.closedHere(p.addr); reason != "" {
+			return policy.Decision{Reason: reason}
+		}
+	}
+	d := e.policy.Load().Decide(p.request(nil))
+	if d.Verdict == policy.Allow && e.inspected(p) {
+		d.Inspect = true
+	}
+	return d
+}
+
+// closedHere says why an address that stands for no name is closed whatever
+// the rules say, or "".
+func (e *Egress) closedHere(a netip.Addr) string {
+	switch {
+	case a.Is4In6():
 		// It means IPv4 to a socket and nothing on a wire: only somebody who looks
 		// for a way around sends it.
 		return "it is IPv4 written as IPv6"
-	}
-	for _, in := range append(policy.Embedded(a), a) {
-		if e.hosts.has(in) {
-			return "it is an address of the host itself"
-		}
+	case e.ofHost(a):
+		return "it is an address of the host itself"
+	case a.Is6() && policy.Classify(a) == policy.Public && !e.ipv6.available():
+		// The kernel would say so as well; but a route that is half there lets
+		// connections hang, and clients that wait for one of two families with it.
+		return "the host has no way to the IPv6 internet"
 	}
 	return ""
 }
 
-// dial connects to exactly the address that was decided about.
-func (e *Egress) dial(ctx context.Context, to netip.AddrPort, host bool) (net.Conn, error) {
-	if e.cfg.Dial != nil {
-		return e.cfg.Dial(ctx, "tcp", to.String())
+// ofHost reports whether an address, or one inside it, is one of the host's.
+func (e *Egress) ofHost(a netip.Addr) bool {
+	for _, in := range append(policy.Embedded(a), a) {
+		if e.hosts.has(in) {
+			return true
+		}
 	}
-	d := net.Dialer{
-		Timeout: dialTime,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: keepaliveIdle, Interval: keepaliveInterval, Count: keepaliveCount,
-		},
-		Control: func(_, address string, _ syscall.RawConn) error { return e.lastLook(to, host, address) },
-	}
-	return d.DialContext(ctx, "tcp", to.String())
+	return false
 }
 
-// lastLook runs between the making of a socket and its connect, with the
-// address that the kernel is about to be given: whatever was decided before,
-// nothing but that very address is connected to, and no place that is closed.
-func (e *Egress) lastLook(to netip.AddrPort, host bool, address string) error {
-	got, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("check %q before connecting: %w", address, err)
+// Judge implements intercept.Judge.
+func (e *Egress) Judge(ctx context.Context, r intercept.Request) intercept.Ruling {
+	at := placeOf(r.Target)
+	d := e.policy.Load().Decide(at.request(&policy.HTTP{Method: r.Method, Path: r.Path}))
+	if d.Default && granted(ctx) {
+		return intercept.Ruling{Allowed: true, Reason: answeredOnce}
 	}
-	if got != to {
-		return fmt.Errorf("connecting to %s when %s was decided about", got, to)
+	return e.ruling(at, d)
+}
+
+// ruling is a decision in the words of whoever is told of it.
+func (e *Egress) ruling(p place, d policy.Decision) intercept.Ruling {
+	r := intercept.Ruling{Allowed: d.Verdict == policy.Allow, Reason: d.Reason}
+	if d.Rule != nil {
+		r.Rule, r.Origin = d.Rule.String(), d.Rule.Origin()
 	}
-	if host {
-		if !got.Addr().IsLoopback() || !slices.Contains(e.cfg.HostPorts, int(got.Port())) {
-			return fmt.Errorf("%s is no open port of the host's loopback", got)
-		}
-		return nil
+	if r.Allowed {
+		return r
 	}
-	if reason := e.closed(got.Addr()); reason != "" {
-		return fmt.Errorf("%s is closed: %s", got, reason)
+	target := p.String()
+	if d.Rule != nil {
+		r.Hint = fmt.Sprintf("berth policy check %s --sandbox %s", target, e.cfg.Sandbox)
+	} else {
+		r.Hint = fmt.Sprintf("berth policy allow %s --sandbox %s", target, e.cfg.Sandbox)
 	}
-	return nil
+	return r
 }

@@ -6,41 +6,43 @@ import (
 
 	"github.com/miekg/dns"
 
+	"berth.dev/internal/policy"
 	"berth.dev/internal/sandbox"
 )
 
-// local answers what is not for the host's resolvers, and says why when that
-// is a refusal; nil means that they are to be asked.
-func (r *resolver) local(q *dns.Msg) (*dns.Msg, string) {
-	asked := q.Question[0]
-	name := strings.TrimSuffix(dns.CanonicalName(asked.Name), ".")
-	if code, reason := malformed(q); code != dns.RcodeSuccess {
-		return reply(q, code), reason
-	}
+// canary is a name that browsers ask for before they take DNS into their own
+// hands; that it does not exist asks them not to.
+const canary = "use-application-dns.net"
+
+// local answers what is not for the host's resolvers nor for a rule, and says
+// why; nil means that it is. d is what the policy says of the name.
+func (r *resolver) local(q *dns.Msg, name string, d policy.Decision) (*dns.Msg, policy.Decision) {
+	// A rule that names it, and not one that takes in all names, knows better
+	// what a name of the local network is.
+	own := d.Verdict == policy.Allow && d.Rule != nil && d.Rule.Host.Exact()
 	switch {
-	case name == sandbox.HostName && len(r.cfg.HostPorts) > 0:
-		return addresses(q, r.cfg.HostAddr), ""
+	case name == sandbox.HostName && d.Verdict == policy.Allow:
+		return addresses(q, r.e.cfg.HostAddr), d
 	case inside(name, "berth.internal"):
-		return reply(q, dns.RcodeNameError), "no port of the host is open"
+		return reply(q, dns.RcodeNameError), refused("no port of the host is open")
 	case inside(name, "localhost"):
-		return addresses(q, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()), "" // RFC 6761 §6.3
+		return addresses(q, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()), answered("the guest's own") // RFC 6761 §6.3
+	case inside(name, "in-addr.arpa"), inside(name, "ip6.arpa"):
+		return r.reverse(q, name)
+	case own:
+		return nil, d
+	case name == canary && d.Verdict != policy.Allow:
+		return reply(q, dns.RcodeNameError), d
 	case inside(name, "local"), inside(name, "home.arpa"):
 		// Names of the network that the host is in: RFC 6762 §3, RFC 8375.
-		return reply(q, dns.RcodeNameError), "a name of the local network"
-	case inside(name, "in-addr.arpa"), inside(name, "ip6.arpa"):
-		return r.localReverse(q, name)
-	case asked.Qtype != dns.TypeA && asked.Qtype != dns.TypeAAAA:
-		return nil, ""
+		return reply(q, dns.RcodeNameError), refused("a name of the local network")
 	case !strings.Contains(name, "."):
 		// A resolver may look these up around itself (LLMNR, a router's leases,
 		// the host's /etc/hosts). An empty answer and not "no such name", because
 		// that would be said of a whole top-level domain (RFC 8020).
-		return reply(q, dns.RcodeSuccess), "a name of the local network"
-	case asked.Qtype == dns.TypeAAAA && !r.ipv6():
-		// An address that cannot be reached would only make clients wait.
-		return reply(q, dns.RcodeSuccess), ""
+		return reply(q, dns.RcodeSuccess), refused("a name of the local network")
 	}
-	return nil, ""
+	return nil, d
 }
 
 // malformed returns the code for a question that nobody is asked.
@@ -63,17 +65,25 @@ func malformed(q *dns.Msg) (int, string) {
 	return dns.RcodeSuccess, ""
 }
 
-// localReverse: names of public addresses are anybody's to know; those of
-// others are the local network's (RFC 6303).
-func (r *resolver) localReverse(q *dns.Msg, name string) (*dns.Msg, string) {
+// reverse says which name an address stands for. Names of other addresses are
+// not asked for: an address that stands for none says nothing to a guest whose
+// connections go by name.
+func (r *resolver) reverse(q *dns.Msg, name string) (*dns.Msg, policy.Decision) {
 	a, ok := parseReverse(name)
 	if !ok {
-		return reply(q, dns.RcodeRefused), "not the name of one address"
+		return reply(q, dns.RcodeRefused), refused("not the name of one address")
 	}
-	if why := r.closed(a); why != "" {
-		return reply(q, dns.RcodeNameError), why
+	host, ok := r.e.names.nameOf(a)
+	if !isName(a) || !ok {
+		return reply(q, dns.RcodeNameError), refused("an address that stands for no name")
 	}
-	return nil, ""
+	m := reply(q, dns.RcodeSuccess)
+	if asked := q.Question[0]; asked.Qtype == dns.TypePTR {
+		m.Answer = []dns.RR{&dns.PTR{
+			Hdr: dns.RR_Header{Name: asked.Name, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: ownTTL}, Ptr: host + ".",
+		}}
+	}
+	return m, answered("an address that stands for a name")
 }
 
 // parseReverse returns the address that a whole reverse name stands for
@@ -117,7 +127,7 @@ func inside(name, zone string) bool {
 func addresses(q *dns.Msg, addrs ...netip.Addr) *dns.Msg {
 	m := reply(q, dns.RcodeSuccess)
 	asked := q.Question[0]
-	hdr := dns.RR_Header{Name: asked.Name, Rrtype: asked.Qtype, Class: dns.ClassINET, Ttl: hostTTL}
+	hdr := dns.RR_Header{Name: asked.Name, Rrtype: asked.Qtype, Class: dns.ClassINET, Ttl: ownTTL}
 	for _, a := range addrs {
 		switch {
 		case a.Is4() && asked.Qtype == dns.TypeA:

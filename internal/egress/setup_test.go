@@ -3,11 +3,16 @@ package egress
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"berth.dev/internal/audit"
+	"berth.dev/internal/egress/intercept"
+	"berth.dev/internal/policy"
 )
 
 // zone is a DNS server of the test's, with UDP and TCP on one port.
@@ -76,21 +81,21 @@ func records(rrs ...string) func(dns.ResponseWriter, *dns.Msg) {
 // recorder keeps what it is given.
 type recorder struct {
 	mu   sync.Mutex
-	recs []Record
+	recs []audit.Event
 }
 
-func (r *recorder) Record(rec Record) {
+func (r *recorder) Record(ev audit.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.recs = append(r.recs, rec)
+	r.recs = append(r.recs, ev)
 }
 
-func (r *recorder) of(proto string) []Record {
+func (r *recorder) of(kind audit.Kind) []audit.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []Record
+	var out []audit.Event
 	for _, rec := range r.recs {
-		if rec.Proto == proto {
+		if rec.Kind == kind {
 			out = append(out, rec)
 		}
 	}
@@ -99,19 +104,53 @@ func (r *recorder) of(proto string) []Record {
 
 var testHost = netip.MustParseAddr("10.213.77.2")
 
-// newTest makes an Egress with a resolver of the test's, IPv6 as told, and
-// interfaces of the host that are the test's own.
+// rules makes a policy of lines such as "allow **.example.com:443".
+func rules(tb testing.TB, lines ...string) *policy.Policy {
+	tb.Helper()
+	var all []policy.Rule
+	for _, line := range lines {
+		if name, ok := strings.CutPrefix(line, "preset "); ok {
+			preset, err := policy.Preset(name)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			all = append(all, preset...)
+			continue
+		}
+		r, err := policy.ParseText(line)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		r.Scope = policy.ScopeUser
+		all = append(all, r)
+	}
+	return policy.New(all)
+}
+
+// newTest makes an Egress with a policy (nil: everything public), a resolver of
+// the test's, IPv6 as told, and interfaces of the host that are the test's own.
 func newTest(tb testing.TB, cfg Config, ipv6 bool, host ...string) (*Egress, *recorder) {
 	tb.Helper()
 	rec := &recorder{}
-	cfg.Recorder, cfg.HostAddr = rec, testHost
+	cfg.Recorder, cfg.HostAddr, cfg.Sandbox, cfg.Seed = rec, testHost, "box", "seed"
 	if cfg.Servers == nil {
 		cfg.Servers = []string{}
+	}
+	if cfg.Policy == nil {
+		cfg.Policy = rules(tb, "allow **", "allow 0.0.0.0/0", "allow ::/0")
+	}
+	if cfg.CA == nil {
+		ca, err := intercept.NewCA(time.Now)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		cfg.CA = ca
 	}
 	e, err := New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	tb.Cleanup(func() { _ = e.Close() })
 	e.ipv6.probe = func() bool { return ipv6 }
 	e.hosts.list = func() ([]net.Addr, error) {
 		var addrs []net.Addr
@@ -121,6 +160,17 @@ func newTest(tb testing.TB, cfg Config, ipv6 bool, host ...string) (*Egress, *re
 		return addrs, nil
 	}
 	return e, rec
+}
+
+// addressFor asks the resolver for a name's IPv4 address.
+func addressFor(tb testing.TB, e *Egress, name string) netip.Addr {
+	tb.Helper()
+	m := ask(tb, e, name+".", dns.TypeA)
+	if len(m.Answer) != 1 {
+		tb.Fatalf("%s has no address: %v", name, m)
+	}
+	a, _ := netip.AddrFromSlice(m.Answer[0].(*dns.A).A.To4())
+	return a
 }
 
 // ask puts a question as a guest would, and returns the parsed answer.

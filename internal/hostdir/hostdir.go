@@ -120,6 +120,9 @@ func (d Dirs) Guest() (string, error) { return d.below("guest") }
 // Builds keeps the program of each build that a save needs.
 func (d Dirs) Builds() (string, error) { return d.below("builds") }
 
+// Audit is the folder of the audit logs, one folder each.
+func (d Dirs) Audit() (string, error) { return d.below("audit") }
+
 // Run is the folder of sockets. Its path leaves 40 bytes for a name.
 func (d Dirs) Run() (string, error) {
 	if d.tmp != "" {

@@ -29,8 +29,10 @@ type Inspection struct {
 	Mounts    []sandbox.Mount `json:"mounts"`
 	// Env names the variables that were fixed at creation; their values may be
 	// secrets.
-	Env       []string          `json:"env"`
-	HostPorts []int             `json:"host_ports"`
+	Env       []string `json:"env"`
+	HostPorts []int    `json:"host_ports"`
+	// Network is its policy, of a running sandbox as it holds now.
+	Network   Network           `json:"network"`
 	Resources sandbox.Resources `json:"resources"`
 	// Limits says which caps hold and by what; only of a running sandbox.
 	Limits   []engine.Limit `json:"limits,omitempty"`
@@ -41,6 +43,14 @@ type Inspection struct {
 	Exit     *bundle.Exit   `json:"exit,omitempty"`    // how the agent last ended
 	Failure  string         `json:"failure,omitempty"` // why the last run ended, when nobody asked for it
 	Dir      string         `json:"dir"`               // its folder on the host
+}
+
+// Network is what is known of a sandbox's policy.
+type Network struct {
+	Preset   string   `json:"preset,omitempty"` // "": the user's
+	Ask      bool     `json:"ask"`
+	Policy   string   `json:"policy"` // its own policy file, which need not exist
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // PIDs are the host's processes of a running sandbox.
@@ -66,7 +76,8 @@ func (m *Manager) Inspect(ctx context.Context, b *bundle.Bundle) (Inspection, er
 		Started: instant(info.State.Started), Stopped: instant(info.State.Stopped),
 		Engine: spec.Engine, Template: spec.Template, Image: spec.Image, Workspace: spec.Workspace,
 		Mounts: append([]sandbox.Mount{}, spec.Mounts...), Env: sortedKeys(spec.Env), HostPorts: append([]int{}, spec.HostPorts...), Resources: spec.Resources,
-		Exit: info.State.Exit, Failure: info.State.Failure, Dir: b.Dir(),
+		Network: Network{Preset: spec.Preset, Ask: spec.Ask, Policy: b.PolicyFile()},
+		Exit:    info.State.Exit, Failure: info.State.Failure, Dir: b.Dir(),
 	}
 	if info.Save != nil {
 		in.Save = &Save{Created: info.Save.Created, Size: info.Save.Size(), EngineBuild: info.Save.EngineBuild, Berth: info.Save.Berth}
@@ -86,6 +97,7 @@ func (m *Manager) Inspect(ctx context.Context, b *bundle.Bundle) (Inspection, er
 		return in, nil
 	}
 	in.Limits, in.Sessions, in.Memory = st.Limits, st.Sessions, st.Memory
+	in.Network.Preset, in.Network.Warnings = st.Preset, st.Warnings
 	in.PIDs = &PIDs{Supervisor: info.State.Supervisor.PID, Engine: st.Processes}
 	if st.SaveError != "" {
 		if in.Save == nil {

@@ -127,6 +127,9 @@ func supervisorEnv(environ []string) []string {
 		"BERTH_HOME": true, "BERTH_GVISOR_DEBUG": true,
 		"XDG_DATA_HOME": true, "XDG_CONFIG_HOME": true, "XDG_RUNTIME_DIR": true,
 		"SSL_CERT_FILE": true, "SSL_CERT_DIR": true,
+		// The way to the internet, and the desktop to tell of questions.
+		"HTTP_PROXY": true, "HTTPS_PROXY": true, "NO_PROXY": true, "http_proxy": true, "https_proxy": true, "no_proxy": true,
+		"DBUS_SESSION_BUS_ADDRESS": true,
 		// Who commits.
 		"GIT_AUTHOR_NAME": true, "GIT_AUTHOR_EMAIL": true, "EMAIL": true,
 		"GIT_CONFIG_GLOBAL": true, "GIT_CONFIG_SYSTEM": true, "GIT_CONFIG_NOSYSTEM": true,
@@ -182,6 +185,9 @@ func OpenSupervised(dirs hostdir.Dirs, engines *engine.Registry) func(control.St
 		cfg.GuestDir, errs[0] = dirs.Guest()
 		cfg.RunDir, errs[1] = runDir(dirs, b.ID())
 		cfg.Socket, errs[2] = dirs.Socket(b.ID())
-		return cfg, errors.Join(errs[:]...)
+		if err := errors.Join(errs[:]...); err != nil {
+			return cfg, err
+		}
+		return cfg, networkOf(&cfg, dirs, b)
 	}
 }

@@ -129,8 +129,10 @@ type Spec struct {
 	Workspace string            `json:"workspace"` // the primary folder; the agent's working directory
 	Mounts    []Mount           `json:"mounts"`    // workspaces first, then -v
 	Links     []Link            `json:"links,omitempty"`
-	Env       map[string]string `json:"env"`        // passed as it is
-	HostPorts []int             `json:"host_ports"` // loopback ports of the host that the guest may reach
+	Env       map[string]string `json:"env"`              // passed as it is
+	HostPorts []int             `json:"host_ports"`       // loopback ports of the host that the guest may reach
+	Preset    string            `json:"preset,omitempty"` // of the network policy; "" the user's
+	Ask       bool              `json:"ask,omitempty"`    // let the user decide about what no rule does
 	Resources Resources         `json:"resources"`
 	Remove    bool              `json:"remove,omitempty"` // --rm
 	IdleAfter time.Duration     `json:"idle_after"`       // stop after this long without a session; 0 never

@@ -19,7 +19,6 @@ import (
 
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/control"
-	"berth.dev/internal/egress"
 	"berth.dev/internal/engine"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/guestbin"
@@ -125,19 +124,6 @@ func (s *Supervisor) encodeGuestConfig(ctx context.Context, link netstack.Link) 
 	}
 	data, err := json.Marshal(gc)
 	return result{data, err}
-}
-
-func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbox.Spec) error {
-	out, err := egress.New(egress.Config{HostPorts: spec.HostPorts, HostAddr: link.Host4, Logger: s.log})
-	if err != nil {
-		return err
-	}
-	s.stack, err = netstack.New(netstack.Config{Wire: wire, Link: link, Handler: out, Logger: s.log})
-	if err != nil {
-		return err
-	}
-	s.undo.Push(s.stack.Close)
-	return nil
 }
 
 func networkConfig(l netstack.Link, wire *os.File) engine.Network {
@@ -290,7 +276,7 @@ func (s *Supervisor) connect(ctx context.Context) error {
 // of its start.
 func (s *Supervisor) dialGuest(ctx context.Context) (net.Conn, error) {
 	for {
-		conn, err := s.stack.DialGuest(ctx, guestPort)
+		conn, err := s.net.stack.DialGuest(ctx, guestPort)
 		if err == nil {
 			return conn, nil
 		}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"berth.dev/internal/audit"
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/control"
 	"berth.dev/internal/engine"
@@ -51,6 +52,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	go func() { connecting <- s.connect(connectCtx) }()
 	e := s.wait(ctx, connecting)
 	s.log.Info("ending", "reason", e.reason)
+	ended := audit.Event{Kind: audit.Lifecycle, Detail: "ends: " + e.reason}
+	if e.failure != nil {
+		ended.Error = e.failure.Error()
+	}
+	s.net.audit.Record(ended)
 	stopConnecting()
 	if !e.connectEnded {
 		<-connecting // it may be pushing its own undo steps
@@ -94,6 +100,7 @@ func (s *Supervisor) wait(ctx context.Context, connecting <-chan error) (e endin
 		case <-s.sessions.removed:
 			e = ending{reason: "its agent ended and it was to be removed then"}
 		case <-tick.C:
+			s.net.follow()
 			if !s.up() {
 				continue
 			}
@@ -191,6 +198,15 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) error {
 		return c.Reply(nil, s.saver.save())
 	case control.OpStop:
 		return c.Reply(nil, s.requestStop(c.Request.Discard))
+	case control.OpReload:
+		return c.Reply(nil, s.net.reload())
+	case control.OpPending:
+		if s.net.pending == nil {
+			return c.Reply([]control.Question{}, nil)
+		}
+		return c.Reply(s.net.pending.questions(), nil)
+	case control.OpAnswer:
+		return c.Reply(nil, s.net.answer(c.Request.Question, c.Request.Once, c.Request.How))
 	case control.OpGuest:
 		defer s.sessions.hold()()
 		return s.tunnel(ctx, c)
@@ -245,5 +261,6 @@ func (s *Supervisor) status() control.Status {
 		st.Memory, _ = mr.Memory() // 0 when the machine is just ending
 	}
 	st.LastSave, st.SaveError = s.saver.last()
+	st.Preset, st.Warnings = s.net.state()
 	return st
 }

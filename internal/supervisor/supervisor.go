@@ -22,12 +22,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"berth.dev/internal/audit"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/config"
 	"berth.dev/internal/control"
 	"berth.dev/internal/engine"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/image"
-	"berth.dev/internal/netstack"
+	"berth.dev/internal/policyfile"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/unwind"
 	"berth.dev/internal/version"
@@ -53,7 +55,12 @@ type Config struct {
 	KeepBuild func() error
 	// Socket is the control socket's path.
 	Socket string
-	Logger *slog.Logger
+	// Policy says where the rules of the network are, Settings are the user's,
+	// and AuditDir is the folder of this sandbox's audit log.
+	Policy   policyfile.Sources
+	Settings config.Config
+	AuditDir string
+	Logger   *slog.Logger
 }
 
 // Supervisor runs one sandbox.
@@ -65,7 +72,7 @@ type Supervisor struct {
 
 	image   image.Image
 	machine engine.Machine
-	stack   *netstack.Stack
+	net     network
 	keys    bundle.Keys
 	ln      *net.UnixListener
 	// guest is set, and its subscription stands, once connected is closed.
@@ -169,6 +176,10 @@ func (s *Supervisor) bringUp(ctx context.Context) error {
 		took = append(took, step.name, time.Since(begun).Round(100*time.Microsecond))
 	}
 	s.log.Info("started", took...)
+	s.net.audit.Record(audit.Event{Kind: audit.Lifecycle, Detail: "started, preset " + s.net.effective.Preset})
+	for _, w := range s.net.effective.Warnings {
+		s.log.Warn("policy", "warning", w)
+	}
 	return s.held.Update(func(st *bundle.State) { st.Status = sandbox.Running })
 }
 

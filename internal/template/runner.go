@@ -18,6 +18,7 @@ import (
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/image"
 	"berth.dev/internal/manager"
+	"berth.dev/internal/policy"
 	"berth.dev/internal/sandbox"
 )
 
@@ -85,7 +86,11 @@ func (r managed) Open(ctx context.Context, name string, img image.Image, resume 
 	if err != nil {
 		return nil, false, fmt.Errorf("clear away an earlier builder: %w", err)
 	}
-	asked := sandbox.Spec{Name: name, Agent: BuilderAgent, Image: img.Digest, Template: img.Digest, IdleAfter: idleBuilder}
+	// A builder has nothing that could be sent away, and takes packages from
+	// wherever the host's own settings say.
+	asked := sandbox.Spec{
+		Name: name, Agent: BuilderAgent, Image: img.Digest, Template: img.Digest, IdleAfter: idleBuilder, Preset: policy.PresetOpen,
+	}
 	b, _, err := r.m.Obtain(ctx, asked, func(s sandbox.Spec) (sandbox.Spec, error) { return s, nil })
 	if err != nil {
 		return nil, false, err

@@ -28,6 +28,11 @@ var graph = map[string]string{
 	"internal/policy": "",
 	"internal/agent":  "internal/sandbox",
 
+	// What is decided, as files; and what was done, as a log.
+	"internal/policyfile": "internal/policy internal/sandbox internal/atomicfile internal/failpoint",
+	"internal/config":     "internal/sandbox",
+	"internal/audit":      "internal/sandbox internal/atomicfile internal/failpoint",
+
 	// The host's folders, and one sandbox's.
 	"internal/hostdir": "internal/sandbox",
 	"internal/bundle":  "internal/sandbox internal/atomicfile internal/failpoint internal/unwind",
@@ -48,7 +53,9 @@ var graph = map[string]string{
 	"internal/workspace":                       "internal/sandbox",
 	"internal/netstack":                        "internal/sandbox",
 	"internal/netstack/netstacktest":           "internal/netstack",
-	"internal/egress":                          "internal/policy internal/sandbox",
+	"internal/egress":                          "internal/policy internal/sandbox internal/audit internal/egress/...",
+	"internal/egress/clienthello":              "",
+	"internal/egress/intercept":                "",
 	"internal/guestbin":                        "internal/atomicfile internal/sandbox",
 
 	// The guest: what runs inside knows only the words it shares with the host.
@@ -71,7 +78,7 @@ var graph = map[string]string{
 	// Processes: the only packages that join parts.
 	"internal/control":    "internal/sandbox internal/engine",
 	"internal/supervisor": "internal/... !internal/cli !internal/manager !internal/image/erofs !internal/engine/gvisor !internal/guest",
-	"internal/manager":    "internal/atomicfile internal/bundle internal/control internal/engine internal/guestapi/client internal/hostdir internal/image internal/sandbox internal/supervisor internal/unprivileged",
+	"internal/manager":    "internal/agent internal/atomicfile internal/audit internal/bundle internal/config internal/policyfile internal/control internal/engine internal/guestapi/client internal/hostdir internal/image internal/sandbox internal/supervisor internal/unprivileged",
 	"internal/template":   "internal/...  !internal/cli !internal/engine/gvisor !internal/guest",
 	"internal/terminal":   "internal/guestapi internal/guestapi/termmode internal/sandbox",
 	"internal/cli":        "internal/... !internal/engine/gvisor !internal/guest",
