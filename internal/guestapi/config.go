@@ -2,6 +2,7 @@ package guestapi
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"net/netip"
 	"path"
@@ -40,6 +41,11 @@ type Config struct {
 
 	Hosts      string `json:"hosts,omitempty"`       // content of /etc/hosts; "" leaves it
 	ResolvConf string `json:"resolv_conf,omitempty"` // content of /etc/resolv.conf; "" leaves it
+
+	// TrustCA is a certificate in PEM that every program of the guest has to
+	// trust: that of the sandbox's own authority, of which intercepted
+	// connections are. Its key is not known here.
+	TrustCA []byte `json:"trust_ca,omitempty"`
 
 	Docker Docker `json:"docker"`
 	// Ring is the scrollback kept per session and stream, in bytes; 0 means
@@ -179,6 +185,9 @@ func (c *Config) Check() error {
 	case !plainName(c.Creation):
 		return Errorf(Invalid, "creation %q", c.Creation)
 	}
+	if block, rest := pem.Decode(c.TrustCA); len(c.TrustCA) > 0 && (block == nil || block.Type != "CERTIFICATE" || len(rest) > 0) {
+		return Errorf(Invalid, "the authority to trust is not one certificate")
+	}
 	if err := checkEnv(c.Env); err != nil {
 		return err
 	}
@@ -233,3 +242,10 @@ func plainName(s string) bool {
 	}
 	return true
 }
+
+// Where the sandbox's authority (Config.TrustCA) is in the guest: alone, and
+// together with all that the system trusts.
+const (
+	TrustFile   = "/usr/local/share/ca-certificates/berth-sandbox.crt"
+	TrustBundle = "/etc/ssl/certs/ca-certificates.crt"
+)

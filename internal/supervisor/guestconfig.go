@@ -40,7 +40,8 @@ func (s *Supervisor) guestConfig(ctx context.Context, link netstack.Link) (*gues
 		Env:   guestEnv(s.image, spec),
 		Files: s.guestFiles(ctx, spec), Creation: s.cfg.Bundle.ID(),
 		Hosts: hosts(spec, link), ResolvConf: resolvConf(link),
-		Docker: guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}},
+		TrustCA: s.net.ca.PEM(),
+		Docker:  guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}},
 	}, nil
 }
 
@@ -66,6 +67,7 @@ func guestEnv(img image.Image, spec sandbox.Spec) map[string]string {
 			env["PATH"] += ":" + l.Mount + "/bin"
 		}
 	}
+	maps.Copy(env, trustEnv)
 	maps.Copy(env, spec.Env)
 	return env
 }

@@ -45,6 +45,9 @@ func (s System) Apply(c *guestapi.Config) error {
 		errs = append(errs, s.write(etc("resolv.conf", c.ResolvConf)))
 	}
 	errs = append(errs, s.files(c))
+	if len(c.TrustCA) > 0 {
+		errs = append(errs, s.trust(c.TrustCA, c.Env))
+	}
 	return errors.Join(errs...)
 }
 
