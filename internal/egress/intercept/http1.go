@@ -246,13 +246,14 @@ func (w *watch) run() {
 	}
 }
 
-// stop gives reading from the connection back.
+// stop gives reading from the connection back. It may be called again.
 func (w *watch) stop() {
 	w.mu.Lock()
-	started := w.timer != nil
+	watching := w.timer != nil && !w.stopped
 	w.stopped = true
 	w.mu.Unlock()
-	if !started || w.timer.Stop() {
+	// An upgrade stops it, and then the end of the exchange does.
+	if !watching || w.timer.Stop() {
 		return
 	}
 	_ = w.c.conn.SetReadDeadline(past)
