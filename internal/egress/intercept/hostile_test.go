@@ -1,0 +1,281 @@
+package intercept
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// secretServer answers what nobody may ask for.
+func secretServer(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	if r.URL.Path == "/secret" {
+		_, _ = io.WriteString(w, "SECRET")
+		return
+	}
+	_, _ = io.WriteString(w, "public")
+}
+
+// naive is a forwarder that judges the first line that it sees and goes by
+// Content-Length, as many do; what follows the body it takes for the server's
+// next request without a look. It shows that the attacks are ones.
+func naive(tb testing.TB, origin string, raw string) string {
+	tb.Helper()
+	if !strings.Contains(raw[:strings.IndexByte(raw, '\n')], " /public") {
+		return "denied"
+	}
+	c, err := net.Dial("tcp", origin)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_, _ = io.WriteString(c, raw)
+	b, _ := io.ReadAll(c)
+	return string(b)
+}
+
+const follower = "GET /secret HTTP/1.1\r\nHost: " + testHost + "\r\nConnection: close\r\n\r\n"
+
+// TestSmuggling: a second request in the body of the first is not seen by who
+// reads the first's length in another way. Each of these is refused, and its
+// follower never reaches the server.
+func TestSmuggling(t *testing.T) {
+	post := "POST /public HTTP/1.1\r\nHost: " + testHost + "\r\n"
+	for name, raw := range map[string]string{
+		"CL.TE":            post + "Content-Length: 200\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + follower,
+		"two lengths":      post + "Content-Length: 0\r\nContent-Length: 90\r\n\r\n" + follower,
+		"length list":      post + "Content-Length: 0, 0\r\n\r\n" + follower,
+		"signed length":    post + "Content-Length: +0\r\n\r\n" + follower,
+		"TE with another":  post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + follower,
+		"TE twice":         post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + follower,
+		"TE spelled oddly": post + "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n" + follower,
+		"space and colon":  post + "Content-Length : 90\r\n\r\n" + follower,
+		"folded":           post + "X: a\r\n Content-Length: 90\r\n\r\n" + follower,
+		"bare LF":          "POST /public HTTP/1.1\nHost: " + testHost + "\n\n" + follower,
+		"bare CR":          post + "X: a\rContent-Length: 90\r\n\r\n" + follower,
+		"NUL":              post + "X: a\x00\r\n\r\n" + follower,
+		"two hosts":        post + "Host: other.example\r\n\r\n" + follower,
+		"four parts":       "GET /public HTTP/1.1 /secret\r\nHost: " + testHost + "\r\n\r\n" + follower,
+		"other version":    "GET /public HTTP/1.3\r\nHost: " + testHost + "\r\n\r\n" + follower,
+		"TE in 1.0":        "POST /public HTTP/1.0\r\nHost: " + testHost + "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + follower,
+		"h2c":              "GET /public HTTP/1.1\r\nHost: " + testHost + "\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n" + follower,
+		"preface":          http2.ClientPreface + follower,
+		"CONNECT":          "CONNECT " + testHost + ":443 HTTP/1.1\r\nHost: " + testHost + "\r\n\r\n" + follower,
+		"other authority":  "GET https://other.example/public HTTP/1.1\r\nHost: " + testHost + "\r\n\r\n" + follower,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, setup{judge: allowPublic, handler: secretServer})
+			answer := w.send(raw)
+			if !strings.HasPrefix(answer, "HTTP/1.1 400 ") || strings.Contains(answer, "SECRET") {
+				t.Errorf("answered %q", answer)
+			}
+			if w.dialed() != 0 {
+				t.Error("the server was reached")
+			}
+			if rec := w.records(1)[0]; rec.Ruling.Allowed || rec.Ruling.Reason == "" {
+				t.Errorf("record %+v", rec)
+			}
+		})
+	}
+}
+
+// TestFollowerIsJudged: the plain trick, a pipelined follower, works against
+// who looks at the first request alone; here each is judged by itself.
+func TestFollowerIsJudged(t *testing.T) {
+	first := "GET /public HTTP/1.1\r\nHost: " + testHost + "\r\n\r\n"
+	plain := newWorld(t, setup{judge: allowPublic, handler: secretServer, plain: true})
+	if got := naive(t, plain.origin.Listener.Addr().String(), first+follower); !strings.Contains(got, "SECRET") {
+		t.Fatalf("the attack does not work where nothing guards: %q", got)
+	}
+	answer := plain.send(first + follower)
+	if !strings.Contains(answer, "public") || strings.Contains(answer, "SECRET") || !strings.Contains(answer, "HTTP/1.1 403 ") {
+		t.Errorf("answered %q", answer)
+	}
+	if recs := plain.records(2); !recs[0].Ruling.Allowed || recs[1].Ruling.Allowed || recs[1].Path != "/secret" {
+		t.Errorf("records %+v", recs)
+	}
+}
+
+// TestFronting: inside TLS for one name, another one is asked for.
+func TestFronting(t *testing.T) {
+	fronted := func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "served "+r.Host) }
+	w := newWorld(t, setup{handler: fronted, h2: true})
+	// The server itself serves whoever is asked for.
+	direct := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	r := newRequest(t, "GET", "https://"+w.origin.Listener.Addr().String()+"/", nil)
+	r.Host = "evil.example"
+	if _, body := get(t, direct, r); body != "served evil.example" {
+		t.Fatalf("the attack does not work where nothing guards: %q", body)
+	}
+	direct.CloseIdleConnections()
+	if answer := w.send("GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 4") || strings.Contains(answer, "served") {
+		t.Errorf("Host: %q", answer)
+	}
+	if status := authority(t, w, "evil.example"); status != "400" && status != "403" && status != "421" {
+		t.Errorf(":authority: %s", status)
+	}
+	if status := authority(t, w, testHost); status != "200" {
+		t.Errorf("the right :authority: %s", status)
+	}
+	for _, name := range []string{"evil.example", ""} {
+		c, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake(); err == nil {
+			t.Errorf("a handshake for %q succeeds", name)
+		}
+		_ = c.Close()
+	}
+}
+
+// authority asks by HTTP/2 for a name of its own and returns the status.
+func authority(t *testing.T, w *world, name string) string {
+	t.Helper()
+	c := w.raw(func(c *tls.Config) { c.NextProtos = []string{"h2"} })
+	_, _ = io.WriteString(c, http2.ClientPreface)
+	f := http2.NewFramer(c, c)
+	_ = f.WriteSettings()
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, h := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {":authority", name}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return err.Error()
+		}
+		switch frame := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			return frame.PseudoValue("status")
+		case *http2.RSTStreamFrame:
+			return "400" // refused by the stream
+		}
+	}
+}
+
+// TestServersAreVerified: a server that cannot prove its name gets no request.
+func TestServersAreVerified(t *testing.T) {
+	other := newTestCA(t)
+	wrong, err := other.certificate(testHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	past, err := NewCA(func() time.Time { return time.Now().AddDate(-20, 0, 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired, err := past.certificate(testHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, err := other.certificate("other.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		cert  *tls.Certificate
+		roots *x509.CertPool
+	}{
+		"unknown authority": {wrong, nil}, "expired": {expired, pool(past)}, "another name": {elsewhere, pool(other)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, setup{handler: secretServer, cert: tt.cert, config: func(c *Config) {
+				if tt.roots != nil {
+					c.Roots = tt.roots
+				}
+			}})
+			r := newRequest(t, "GET", "https://"+testHost+"/secret", nil)
+			r.Header.Set("Authorization", "key")
+			res, body := get(t, w.client(false), r)
+			if res.StatusCode != http.StatusBadGateway || strings.Contains(body, "SECRET") || !strings.Contains(body, "certificate") {
+				t.Errorf("%d %s", res.StatusCode, body)
+			}
+			if rec := w.records(1)[0]; rec.Error == "" {
+				t.Errorf("record %+v", rec)
+			}
+		})
+	}
+}
+
+// TestCut ends what is under way and no longer allowed.
+func TestCut(t *testing.T) {
+	begun := make(chan struct{})
+	w := newWorld(t, setup{handler: func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		_ = http.NewResponseController(w).Flush()
+		close(begun)
+		<-r.Context().Done()
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	res, err := w.client(false).Do(newRequest(t, "GET", "https://"+testHost+"/", nil).WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	<-begun
+	w.proxy.Cut(func(Request) bool { return false })
+	w.proxy.Cut(func(r Request) bool { return r.Host == testHost })
+	if _, err := io.ReadAll(res.Body); err == nil || ctx.Err() != nil {
+		t.Errorf("the answer ended as if it were whole: %v", err)
+	}
+	if rec := w.records(1)[0]; rec.Error == "" {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// FuzzHead: a header block that passes is one for net/http too, and both read
+// the same from it; a second reading of the strictest kind finds the same ends.
+func FuzzHead(f *testing.F) {
+	for _, s := range []string{
+		"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST /x HTTP/1.1\r\nHost: a:443\r\nContent-Length: 5\r\n\r\n",
+		"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+		"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"GET http://a/ HTTP/1.0\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, block []byte) {
+		if len(block) > maxHead {
+			return
+		}
+		h, err := checkHead(block)
+		if err != nil {
+			var bad badRequest
+			if !errors.As(err, &bad) {
+				t.Errorf("refused by %T", err)
+			}
+			return
+		}
+		if bytes.Count(block, []byte("\n")) != bytes.Count(block, []byte("\r\n")) || bytes.Contains(block[:len(block)-4], []byte("\r\n\r\n")) {
+			t.Fatalf("%q passes", block)
+		}
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(block)))
+		if err != nil {
+			return // net/http refuses more, and parse asks both
+		}
+		if r.Method != h.method || r.RequestURI != h.target || r.ProtoMinor != h.minor {
+			t.Errorf("%q: %s %s, net/http has %s %s", block, h.method, h.target, r.Method, r.RequestURI)
+		}
+		if chunked := len(r.TransferEncoding) == 1; chunked != (h.length < 0) || !chunked && r.ContentLength != h.length {
+			t.Errorf("%q: a body of %d, net/http has %d %v", block, h.length, r.ContentLength, r.TransferEncoding)
+		}
+	})
+}
