@@ -128,6 +128,11 @@ func (s *snapshot) open(dir string, names []string) error {
 // reader reads a file as far as it was written.
 func (s *snapshot) reader(i int) io.Reader { return io.NewSectionReader(s.files[i], 0, s.sizes[i]) }
 
+// empty reports whether the log looks as one does to which nobody has added yet.
+func (s *snapshot) empty() bool {
+	return len(s.bad) == 0 && (len(s.names) == 0 || len(s.names) == 1 && s.names[0] == currentFile && s.sizes[0] == 0)
+}
+
 func (s *snapshot) close() {
 	for _, f := range s.files {
 		_ = f.Close() // nil when somebody took it over

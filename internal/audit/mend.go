@@ -42,9 +42,9 @@ func mend(dir string) (begin, error) {
 	h, err := readHead(dir)
 	switch {
 	case err == nil:
-	case isMissing(err) && end == (ending{}):
+	case isMissing(err) && end.empty():
 		h = newHead(dir)
-		h.Closed = true // nobody was killed
+		h.Closed = !end.begun // else somebody was killed before there was a head
 	case isMissing(err) || errors.Is(err, errHead):
 		gap(0, gapHead)
 		h = headless(dir, end)
@@ -94,7 +94,10 @@ type ending struct {
 	hash   string
 	broken int   // lines after it that are none
 	torn   int64 // bytes after them without a newline; they were cut off
+	begun  bool  // there are files, be they empty
 }
+
+func (end ending) empty() bool { return end.seq == 0 && end.broken == 0 && end.torn == 0 }
 
 // tailSize is how much of the end of a file is looked at, in bytes: one line at
 // least, whatever lies after it.
@@ -107,6 +110,7 @@ func findEnd(dir string) (ending, error) {
 	if err != nil {
 		return end, err
 	}
+	end.begun = len(names) > 0
 	for i := len(names) - 1; i >= 0 && end.seq == 0; i-- {
 		path := filepath.Join(dir, names[i])
 		tail, size, err := readTail(path)

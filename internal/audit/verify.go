@@ -132,7 +132,7 @@ func (v *verifier) begin(s *snapshot) error {
 			v.problemAt(headFile, 0, 0, "it belongs to the log of another folder")
 		}
 		v.atHead(v.next-1, v.prev)
-	case isMissing(s.herr) && len(s.files) == 0 && len(s.bad) == 0:
+	case isMissing(s.herr) && s.empty():
 	case isMissing(s.herr):
 		v.problemAt(headFile, 0, 0, "it is missing, so what is missing before and after the lines that are there cannot be known")
 	case errors.Is(s.herr, errHead):
@@ -154,6 +154,9 @@ func (v *verifier) readAll(r io.Reader) error {
 		}
 		v.line = sc.n
 		v.check(line)
+	}
+	if sc.n == 0 && v.file != currentFile {
+		v.problemAt(v.file, 0, 0, "it has no line")
 	}
 	if v.Torn = sc.part; v.Torn > 0 && !(v.newest && v.Open) {
 		v.line = sc.n + 1
@@ -204,7 +207,7 @@ func (v *verifier) follows(e *Event) bool {
 		v.Dropped = e.Seq - 1
 		return true
 	case e.Seq > v.next:
-		v.problem(e.Seq, "%s before it missing", events(v.next, e.Seq-1))
+		v.problem(e.Seq, "missing before it: %s", events(v.next, e.Seq-1))
 		return true
 	case e.Seq < v.next-min(v.slack, v.next):
 		v.problem(e.Seq, "it is out of place: event %d has to be here", v.next)
@@ -243,15 +246,15 @@ func (v *verifier) end() {
 	last := v.next - 1
 	switch {
 	case last < v.head.LastSeq:
-		v.problemAt(currentFile, 0, 0, events(v.next, v.head.LastSeq)+" at the end missing")
+		v.problemAt(currentFile, 0, 0, "missing at the end: "+events(v.next, v.head.LastSeq))
 	case v.head.Closed && last > v.head.LastSeq:
-		v.problemAt(currentFile, 0, 0, events(v.head.LastSeq+1, last)+" added after the log was closed")
+		v.problemAt(currentFile, 0, 0, "added after the log was closed: "+events(v.head.LastSeq+1, last))
 	}
 }
 
 func events(from, to uint64) string {
 	if from == to {
-		return fmt.Sprintf("event %d is", from)
+		return fmt.Sprintf("event %d", from)
 	}
-	return fmt.Sprintf("events %d to %d are", from, to)
+	return fmt.Sprintf("events %d to %d", from, to)
 }

@@ -162,7 +162,7 @@ its own kernel, the project folder and nothing else of the host.
 		}
 	}
 	add(groupRun, newRunCommand(a), newCreateCommand(a), newExecCommand(a), newAttachCommand(a), newLogsCommand(a), newCpCommand(a))
-	add(groupManage, newLsCommand(a), newInspectCommand(a), newStopCommand(a), newRmCommand(a), newPolicyCommand(a))
+	add(groupManage, newLsCommand(a), newInspectCommand(a), newStopCommand(a), newRmCommand(a), newPolicyCommand(a), newLogCommand(a))
 	add(groupHost, newTemplateCommand(a), newImageCommand(a), newDoctorCommand(a), newVersionCommand(a))
 	root.SetHelpCommandGroupID(groupHost)
 	root.SetCompletionCommandGroupID(groupHost)

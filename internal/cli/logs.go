@@ -26,7 +26,9 @@ func newLogsCommand(a *app) *cobra.Command {
 		Short: "Show what the agent of a sandbox wrote",
 		Long: `Show what the agent of a sandbox wrote, running or not. Into a file or a pipe it
 is written byte for byte; on a terminal it is played without the questions that
-the terminal would answer.`,
+the terminal would answer.
+
+` + "`berth log SANDBOX`" + ` is something else: what it did in the network.`,
 		Args:              wants(1, 1),
 		ValidArgsFunction: a.completeSandbox(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

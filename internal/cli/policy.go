@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"berth.dev/internal/audit"
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/control"
 	"berth.dev/internal/manager"
@@ -46,7 +48,7 @@ Changes act at once, in running sandboxes too.`,
 		RunE: groupOnly,
 	}
 	cmd.AddCommand(newPolicyPendingCommand(a), newPolicyAnswerCommand(a), newPolicyLsCommand(a), newPolicyAllowCommand(a), newPolicyDenyCommand(a), newPolicyRmCommand(a),
-		newPolicyPresetCommand(a), newPolicyCheckCommand(a), newPolicyApproveCommand(a))
+		newPolicyPresetCommand(a), newPolicyCheckCommand(a), newPolicySuggestCommand(a), newPolicyApproveCommand(a))
 	return cmd
 }
 
@@ -164,9 +166,15 @@ func (a *app) policyChanged(ctx context.Context, m *manager.Manager, sandboxName
 	return errors.Join(errs...)
 }
 
-// recordPolicyChange enters a change that the user made into the record. That
-// of a sandbox is kept by its supervisor, which sees the change when it reads
-// its policy again.
+// recordPolicyChange enters a change of the user's own policy into their log.
+// That of a sandbox its supervisor records when it reads its policy again.
 func (a *app) recordPolicyChange(sandboxName, what string) error {
-	return nil
+	if sandboxName != "" {
+		return nil
+	}
+	root, err := a.dirs.Audit()
+	if err != nil {
+		return err
+	}
+	return audit.Append(filepath.Join(root, audit.UserDir), audit.Event{Kind: audit.Policy, Detail: what})
 }

@@ -18,12 +18,14 @@ import (
 	"berth.dev/internal/supervisor"
 )
 
-// TestMain makes this binary two commands for the scripts: berth itself, on an
-// engine that cannot start anything, and a tool that puts sandboxes on disk.
+// TestMain makes this binary the commands for the scripts: berth itself, on an
+// engine that cannot start anything, and tools that put sandboxes and audit logs
+// on disk.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"berth":  func() { os.Exit(berth(os.Args[1:])) },
 		"bundle": func() { os.Exit(makeBundle(os.Args[1:])) },
+		"record": func() { os.Exit(makeRecord(os.Args[1:])) },
 	})
 }
 

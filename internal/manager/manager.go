@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"berth.dev/internal/audit"
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/control"
 	"berth.dev/internal/engine"
@@ -194,7 +195,17 @@ func (m *Manager) Remove(ctx context.Context, nameOrID string, force bool) error
 	if err := m.bundles.Delete(b.Name()); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 		return err
 	}
-	return nil
+	return m.closeAudit(b.ID())
+}
+
+// closeAudit says in the log of a sandbox that it was removed, and drops logs of
+// others that were removed long ago.
+func (m *Manager) closeAudit(id string) error {
+	root, err := m.cfg.Dirs.Audit()
+	if err != nil {
+		return err
+	}
+	return errors.Join(audit.MarkRemoved(filepath.Join(root, id), time.Now()), audit.Prune(root, time.Now()))
 }
 
 // reap cleans up after a killed supervisor.
@@ -233,9 +244,34 @@ func (m *Manager) Collect(ctx context.Context) (int64, error) {
 	if _, err := m.bundles.Sweep(); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, m.dropBuilds(builds))
+	errs = append(errs, m.dropBuilds(builds), m.closeAudits(entries))
 	freed, err := m.images.GC(ctx, inUse)
 	return freed, errors.Join(append(errs, err)...)
+}
+
+// closeAudits does that for sandboxes that went away in another way.
+func (m *Manager) closeAudits(entries []bundle.Entry) error {
+	root, err := m.cfg.Dirs.Audit()
+	if err != nil {
+		return err
+	}
+	logs, err := audit.List(root)
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, e := range entries {
+		if e.Bundle != nil {
+			there[e.Bundle.ID()] = true
+		}
+	}
+	var errs []error
+	for _, l := range logs {
+		if l.ID != "" && !there[l.ID] && l.Removed.IsZero() {
+			errs = append(errs, audit.MarkRemoved(l.Dir, time.Now()))
+		}
+	}
+	return errors.Join(append(errs, audit.Prune(root, time.Now()))...)
 }
 
 // runDir is the folder of a sandbox's own sockets, on a short path.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -69,11 +70,10 @@ func (r recorder) Record(ev audit.Event) {
 
 // startNetwork makes the wire's end on this side and all that is behind it.
 func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbox.Spec) error {
-	log, err := audit.Open(s.cfg.AuditDir, audit.Options{})
+	log, err := s.openAudit(spec)
 	if err != nil {
-		return fmt.Errorf("open the audit log: %w", err)
+		return err
 	}
-	s.undo.Push(log.Close)
 	n := &s.net
 	n.audit = recorder{log, spec.Name, s.cfg.Bundle.ID()}
 	n.sources = s.cfg.Policy
@@ -105,6 +105,23 @@ func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbo
 	}
 	s.undo.Push(n.stack.Close)
 	return nil
+}
+
+// openAudit opens the sandbox's log, which says whose it is when the sandbox no
+// longer exists.
+func (s *Supervisor) openAudit(spec sandbox.Spec) (*audit.Log, error) {
+	dir, id := s.cfg.AuditDir, s.cfg.Bundle.ID()
+	log, err := audit.Open(dir, audit.Options{Sandbox: spec.Name, ID: id})
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log: %w", err)
+	}
+	s.undo.Push(log.Close)
+	if _, err := audit.ReadMeta(dir); errors.Is(err, sandbox.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		if err := audit.WriteMeta(dir, audit.Meta{Name: spec.Name, ID: id, Created: s.cfg.Bundle.Created()}); err != nil {
+			return nil, err
+		}
+	}
+	return log, nil
 }
 
 // load reads the policy's files for the first time.

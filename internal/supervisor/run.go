@@ -157,7 +157,7 @@ func (s *Supervisor) endGuest() {
 // letGo gives the bundle back, or removes it when it was to go.
 func (s *Supervisor) letGo(failure error) error {
 	if s.cfg.Bundle.Spec().Remove {
-		return s.held.Delete()
+		return errors.Join(s.held.Delete(), audit.MarkRemoved(s.cfg.AuditDir, time.Now()))
 	}
 	err := s.held.Update(func(st *bundle.State) {
 		st.Status, st.Stopped = sandbox.Stopped, time.Now().UTC()
