@@ -8,5 +8,5 @@ import (
 )
 
 func main() {
-	os.Exit(guest.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(guest.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }

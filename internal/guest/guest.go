@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,6 +21,7 @@ import (
 	"berth.dev/internal/guest/account"
 	"berth.dev/internal/guest/docker"
 	"berth.dev/internal/guest/reap"
+	"berth.dev/internal/guest/runc"
 	"berth.dev/internal/guest/session"
 	"berth.dev/internal/guest/setup"
 	"berth.dev/internal/guest/sshd"
@@ -29,12 +31,20 @@ import (
 const usage = `usage: berth-guest                        be PID 1; the configuration is read from standard input
        berth-guest sftp DIR               serve SFTP on standard input and output
        berth-guest exec-listen CMD ARG... become CMD with an activated socket
+       runc ARG...                        become runc; see package runc
 `
 
-// Main is the program; args are without its name. It returns the exit status.
-func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+// Main is the program; argv begins with the name that it was started by. It
+// returns the exit status.
+func Main(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	name, args := "", argv
+	if len(argv) > 0 {
+		name, args = filepath.Base(argv[0]), argv[1:]
+	}
 	var err error
 	switch {
+	case name == runc.Name:
+		err = runc.Exec(args)
 	case len(args) == 0:
 		err = run(stdin, stdout, newLogger(stderr))
 	case args[0] == "sftp" && len(args) == 2:
@@ -169,7 +179,7 @@ func (g *guest) docker(ctx context.Context) {
 	}
 	a, err := docker.Listen(docker.Config{
 		Docker: g.cfg.Docker, Reaper: g.reaper, Path: session.DefaultPath, Env: g.cfg.Env,
-		Self: g.self, GID: gid, Root: "/", Logf: g.log.printf,
+		Self: g.self, Trust: len(g.cfg.TrustCA) > 0, GID: gid, Root: "/", Logf: g.log.printf,
 	})
 	g.log.errorf(err)
 	if a != nil {

@@ -249,3 +249,15 @@ const (
 	TrustFile   = "/usr/local/share/ca-certificates/berth-sandbox.crt"
 	TrustBundle = "/etc/ssl/certs/ca-certificates.crt"
 )
+
+// IsTrustVariable says whether a variable of Config.Env leads a program to the
+// sandbox's authority. Such ones go where an environment is made anew: over
+// sudo, and into containers.
+func IsTrustVariable(name, value string) bool {
+	for _, r := range name {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' {
+			return false // it will stand in files where others mean something
+		}
+	}
+	return name != "" && (value == TrustFile || value == TrustBundle)
+}

@@ -6,12 +6,15 @@ import "berth.dev/internal/guestapi"
 // trusts to the system's own file, to which the guest adds the sandbox's. It
 // stands below the user's own variables.
 var trustEnv = map[string]string{
-	"NODE_EXTRA_CA_CERTS": guestapi.TrustFile, // Node.js, npm and what is made with it: added to its own list
-	"DENO_TLS_CA_STORE":   "system,mozilla",   // Deno
-	// OpenSSL's, and so Python's and Ruby's; Rust's native-certs; Go's; uv.
+	// These add to a list of the tool's own.
+	"NODE_EXTRA_CA_CERTS": guestapi.TrustFile, // Node.js, npm, pnpm, yarn, Bun, Electron
+	"DENO_CERT":           guestapi.TrustFile, // Deno
+	// These replace it. The first is OpenSSL's, and so Python's, Ruby's, PHP's
+	// and Perl's; that of Rust's native-certs and so uv's; Go's; Julia's.
 	"SSL_CERT_FILE":                      guestapi.TrustBundle,
 	"REQUESTS_CA_BUNDLE":                 guestapi.TrustBundle, // Python: requests
 	"PIP_CERT":                           guestapi.TrustBundle, // pip
+	"HTTPLIB2_CA_CERTS":                  guestapi.TrustBundle, // Python: httplib2, of Google's libraries
 	"CURL_CA_BUNDLE":                     guestapi.TrustBundle, // curl, where it was built elsewhere
 	"GIT_SSL_CAINFO":                     guestapi.TrustBundle, // git
 	"AWS_CA_BUNDLE":                      guestapi.TrustBundle, // AWS command line and SDKs

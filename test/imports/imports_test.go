@@ -70,6 +70,8 @@ var graph = map[string]string{
 	"internal/guest/reap":        "",
 	"internal/guest/reclaim":     "internal/guestapi",
 	"internal/guest/ring":        "",
+	"internal/guest/runc":        "internal/guestapi internal/guest/trust",
+	"internal/guest/trust":       "internal/guestapi",
 	"internal/guest/session":     "internal/guestapi internal/guestapi/termmode internal/guest/...",
 	"internal/guest/setup":       "internal/guestapi internal/guest/...",
 	"internal/guest/sshd":        "internal/guestapi internal/guest/...",

@@ -47,11 +47,14 @@ var errAborted = errors.New("the answer was broken off")
 // connection, or the stream, has to be broken off.
 func (x *exchange) run(ctx context.Context) (err error) {
 	run := &running{req: x.q, cancel: x.stop}
-	x.p.begin(run)
+	if !x.p.begin(run) {
+		return errAborted
+	}
 	x.sent = &counted{ReadCloser: x.r.Body}
 	x.rec = Exchange{Request: x.q, Start: x.start}
+	returned := false
 	defer func() {
-		x.p.end(run)
+		defer x.p.end(run) // last: whoever waits for the end finds the record
 		x.mu.Lock()
 		x.rec.Upstream = x.upstream
 		x.mu.Unlock()
@@ -61,8 +64,18 @@ func (x *exchange) run(ctx context.Context) (err error) {
 		if err != nil && x.rec.Error == "" {
 			x.rec.Error = clean(err.Error())
 		}
+		if !returned {
+			x.rec.Error = "a defect of Berth ended it"
+		}
 		x.p.cfg.Record(x.rec)
 	}()
+	err = x.handle(ctx)
+	returned = true
+	return err
+}
+
+// handle is run without what surrounds it.
+func (x *exchange) handle(ctx context.Context) error {
 	select { // before judging, which may wait for a person
 	case x.p.slots <- struct{}{}:
 		defer func() { <-x.p.slots }()

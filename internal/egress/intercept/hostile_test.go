@@ -49,49 +49,6 @@ func naive(tb testing.TB, origin string, raw string) string {
 
 const follower = "GET /secret HTTP/1.1\r\nHost: " + testHost + "\r\nConnection: close\r\n\r\n"
 
-// TestSmuggling: a second request in the body of the first is not seen by who
-// reads the first's length in another way. Each of these is refused, and its
-// follower never reaches the server.
-func TestSmuggling(t *testing.T) {
-	post := "POST /public HTTP/1.1\r\nHost: " + testHost + "\r\n"
-	for name, raw := range map[string]string{
-		"CL.TE":            post + "Content-Length: 200\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + follower,
-		"two lengths":      post + "Content-Length: 0\r\nContent-Length: 90\r\n\r\n" + follower,
-		"length list":      post + "Content-Length: 0, 0\r\n\r\n" + follower,
-		"signed length":    post + "Content-Length: +0\r\n\r\n" + follower,
-		"TE with another":  post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + follower,
-		"TE twice":         post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + follower,
-		"TE spelled oddly": post + "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n" + follower,
-		"space and colon":  post + "Content-Length : 90\r\n\r\n" + follower,
-		"folded":           post + "X: a\r\n Content-Length: 90\r\n\r\n" + follower,
-		"bare LF":          "POST /public HTTP/1.1\nHost: " + testHost + "\n\n" + follower,
-		"bare CR":          post + "X: a\rContent-Length: 90\r\n\r\n" + follower,
-		"NUL":              post + "X: a\x00\r\n\r\n" + follower,
-		"two hosts":        post + "Host: other.example\r\n\r\n" + follower,
-		"four parts":       "GET /public HTTP/1.1 /secret\r\nHost: " + testHost + "\r\n\r\n" + follower,
-		"other version":    "GET /public HTTP/1.3\r\nHost: " + testHost + "\r\n\r\n" + follower,
-		"TE in 1.0":        "POST /public HTTP/1.0\r\nHost: " + testHost + "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + follower,
-		"h2c":              "GET /public HTTP/1.1\r\nHost: " + testHost + "\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n" + follower,
-		"preface":          http2.ClientPreface + follower,
-		"CONNECT":          "CONNECT " + testHost + ":443 HTTP/1.1\r\nHost: " + testHost + "\r\n\r\n" + follower,
-		"other authority":  "GET https://other.example/public HTTP/1.1\r\nHost: " + testHost + "\r\n\r\n" + follower,
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, setup{judge: allowPublic, handler: secretServer})
-			answer := w.send(raw)
-			if !strings.HasPrefix(answer, "HTTP/1.1 400 ") || strings.Contains(answer, "SECRET") {
-				t.Errorf("answered %q", answer)
-			}
-			if w.dialed() != 0 {
-				t.Error("the server was reached")
-			}
-			if rec := w.records(1)[0]; rec.Ruling.Allowed || rec.Ruling.Reason == "" {
-				t.Errorf("record %+v", rec)
-			}
-		})
-	}
-}
-
 // TestFollowerIsJudged: the plain trick, a pipelined follower, works against
 // who looks at the first request alone; here each is judged by itself.
 func TestFollowerIsJudged(t *testing.T) {

@@ -192,6 +192,9 @@ func (c *conn1) answer(ctx context.Context, start time.Time, r *http.Request, h 
 	r.Body = b
 	w := &answer1{c: c, body: b, header: http.Header{}, head: r.Method == "HEAD", minor: h.minor,
 		last: h.close || c.g.refusal != nil}
+	// Also when a defect ends it: the buffers that they read go back to a pool.
+	defer b.detach()
+	defer gone.stop()
 	if b.whole() {
 		gone.start()
 	}

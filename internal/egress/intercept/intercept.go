@@ -127,8 +127,9 @@ type Config struct {
 
 // Proxy intercepts for one sandbox. It is safe for concurrent use.
 type Proxy struct {
-	cfg      Config
-	tls      *tls.Config     // for guests; cloned for each connection
+	cfg Config
+	tls *tls.Config // for guests; cloned for each connection
+	//lint:ignore SA1019 see http2.go
 	h2       *http2.Server   // for guests
 	up       *http.Transport // to servers
 	upgrades *http.Transport // to servers that are asked to switch protocols: HTTP/1.1 only
@@ -139,7 +140,7 @@ type Proxy struct {
 	guests   map[*guest]struct{}
 	running  map[*running]struct{}
 	upstream map[*serverConn]struct{}
-	wg       sync.WaitGroup // of guests
+	wg       sync.WaitGroup // of guests, and of what runs: an HTTP/2 stream outlives its connection
 }
 
 // guest is one connection of the guest's.
@@ -262,16 +263,23 @@ func (p *Proxy) leave(g *guest) {
 	p.wg.Done()
 }
 
-func (p *Proxy) begin(r *running) {
+// begin reports whether a request may start.
+func (p *Proxy) begin(r *running) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
 	p.running[r] = struct{}{}
+	p.wg.Add(1)
+	return true
 }
 
 func (p *Proxy) end(r *running) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.running, r)
+	p.wg.Done()
 }
 
 // Cut ends what is no longer allowed: cut is asked about each connection, of

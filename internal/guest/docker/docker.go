@@ -39,6 +39,7 @@ type Config struct {
 	Path   string            // where dockerd is searched, as PATH
 	Env    map[string]string // of the daemon
 	Self   string            // this program, whose exec-listen starts the daemon
+	Trust  bool              // containers are to trust the sandbox's authority
 	GID    int               // group of the socket, -1 for none
 	Root   string            // of all paths below; "/" but in tests
 	Logf   func(format string, args ...any)
@@ -178,7 +179,7 @@ func (a *Activator) start(log *os.File) (*reap.Proc, error) {
 		return nil, err
 	}
 	argv := append([]string{a.cfg.Self, "exec-listen", a.dockerd}, a.flags()...)
-	env := []string{"PATH=" + a.cfg.Path, "HOME=/root", "LISTEN_FDS=1", "LISTEN_FDNAMES=docker.socket"}
+	env := []string{"PATH=" + a.searchPath(), "HOME=/root", "LISTEN_FDS=1", "LISTEN_FDNAMES=docker.socket"}
 	for k, v := range a.cfg.Env {
 		if k != "PATH" && k != "HOME" {
 			env = append(env, k+"="+v)

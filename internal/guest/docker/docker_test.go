@@ -211,6 +211,44 @@ func TestDaemonJSON(t *testing.T) {
 	}
 }
 
+// TestTrust: where containers are to trust the sandbox's authority, what the
+// daemon finds as runc is this program, however the folder was left.
+func TestTrust(t *testing.T) {
+	root := t.TempDir()
+	a := &Activator{cfg: Config{Path: "/a:/b", Self: "/new/berth-guest", Root: root, Logf: t.Logf}}
+	if got := a.searchPath(); got != "/a:/b" {
+		t.Errorf("without an authority: %q", got)
+	}
+	a.cfg.Trust = true
+	name := filepath.Join(root, runcDir, "runc")
+	for _, before := range []string{"", "/old/berth-guest", "/new/berth-guest"} {
+		if before != "" {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(before, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := a.searchPath(); got != filepath.Dir(name)+":/a:/b" {
+			t.Errorf("the path is %q", got)
+		}
+		if target, err := os.Readlink(name); err != nil || target != "/new/berth-guest" {
+			t.Errorf("runc is %q, %v", target, err)
+		}
+	}
+	// What cannot be made leaves the daemon's path as it was.
+	if err := os.RemoveAll(filepath.Join(root, "run")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "run"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.searchPath(); got != "/a:/b" {
+		t.Errorf("where the folder cannot be made: %q", got)
+	}
+}
+
 func TestNoDaemon(t *testing.T) {
 	if a, err := Listen(Config{Path: t.TempDir(), Root: t.TempDir()}); a != nil || err != nil {
 		t.Errorf("%v, %v", a, err)

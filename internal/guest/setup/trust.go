@@ -2,81 +2,244 @@ package setup
 
 import (
 	"bytes"
-	"crypto/sha1" // OpenSSL's name for files, which protects nothing
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"berth.dev/internal/guest/trust"
 	"berth.dev/internal/guestapi"
 )
 
-// bundles are the files in which systems keep all authorities that they trust.
-// Those that exist get the sandbox's too; the first is made where there is none.
-var bundles = []string{
-	guestapi.TrustBundle,                 // Debian, Ubuntu, Alpine, Arch
-	"/etc/pki/tls/certs/ca-bundle.crt",   // Fedora and its kin
-	"/etc/ssl/ca-bundle.pem",             // openSUSE
-	"/etc/ssl/cert.pem",                  // Alpine's libtls
-	"/etc/pki/tls/cacert.pem",            // OpenELEC
-	"/usr/local/share/certs/ca-root.pem", // built by hand
-}
-
-// maxBundle bounds such a file, which is the guest's, in bytes.
-const maxBundle = 8 << 20
-
-// The lines around what is added to a bundle: the next start, whose authority
-// is another, replaces what is between them.
-const (
-	trustBegin = "# berth: the authority of this sandbox\n"
-	trustEnd   = "# berth: end\n"
+// The places of systems that have them; they are made for nobody.
+var (
+	// anchors are folders of what update-ca-trust, p11-kit and the like add
+	// when they make their bundles anew.
+	anchors = []string{"/etc/pki/ca-trust/source/anchors", "/etc/ca-certificates/trust-source/anchors", "/etc/pki/trust/anchors"}
+	// keyStores are Java's: Debian's, to which its hook adds what comes by
+	// update-ca-certificates, and Fedora's.
+	keyStores = []string{"/etc/ssl/certs/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"}
 )
 
+// chromiumPolicies are where Chromium, Chrome and the Chrome that test tools
+// bring along read what an administrator has decided.
+var chromiumPolicies = []string{"/etc/chromium", "/etc/opt/chrome", "/etc/opt/chrome_for_testing"}
+
+const (
+	sudoers       = "/etc/sudoers.d"
+	hashes        = "/etc/ssl/certs" // OpenSSL's folder; on Fedora a link to its own
+	firefoxPolicy = "/etc/firefox/policies/policies.json"
+)
+
+// trusted is what is being trusted, and what was at the former start.
+type trusted struct {
+	cert   *x509.Certificate
+	pem    []byte
+	former []byte
+}
+
 // trust makes the guest's programs trust an authority: by the files that all
-// were joined in, by OpenSSL's folder of hashes, and by the browsers' policies.
-// What update-ca-certificates makes anew later has it too, because it stands
-// where that looks.
+// were joined in, by OpenSSL's folder of hashes, Java's key store, and the
+// browsers' policies. What the system's own tools make anew later has it too,
+// because it stands where they look. Those files keep their owner's content;
+// only the authority of a former start, of which nobody has the key, goes.
 func (s System) trust(ca []byte, env map[string]string) error {
+	a := trusted{pem: ca}
 	block, _ := pem.Decode(ca)
 	if block == nil {
 		return errors.New("trust the sandbox's authority: no certificate")
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
+	var err error
+	if a.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
 		return fmt.Errorf("trust the sandbox's authority: %w", err)
 	}
-	errs := []error{s.write(trustFile(guestapi.TrustFile, ca))}
-	seen := map[string]bool{}
-	for i, name := range bundles {
-		errs = append(errs, s.addTo(name, ca, i == 0, seen))
+	if a.former, err = s.content(guestapi.TrustFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("trust the sandbox's authority: %w", err)
 	}
-	hash, err := subjectHash(cert)
-	if err == nil {
-		err = s.link(guestapi.TrustFile, "/etc/ssl/certs/"+hash+".0")
-	}
-	errs = append(errs, err)
-	policy, err := json.Marshal(map[string]any{
-		// A hidden server name cannot be held against a rule; see egress.
-		"EncryptedClientHelloEnabled": false,
-		"CACertificates":              [][]byte{cert.Raw},
-	})
-	errs = append(errs, err)
-	for _, dir := range []string{"/etc/chromium", "/etc/opt/chrome"} {
-		errs = append(errs, s.write(trustFile(dir+"/policies/managed/berth.json", policy)))
-	}
-	return errors.Join(append(errs, s.keepOverSudo(env))...)
+	err = errors.Join(s.bundles(a), s.anchors(a), s.keyStores(a), s.hashed(a), s.browsers(a), s.keepOverSudo(env))
+	// Last, because by it the next start finds what this one added.
+	return errors.Join(err, s.write(trustFile(guestapi.TrustFile, ca)))
 }
 
-// sudoers is where sudo reads more of its configuration.
-const sudoers = "/etc/sudoers.d"
+func trustFile(path string, content []byte) guestapi.File {
+	return guestapi.File{Path: path, Mode: 0o644, Content: content}
+}
+
+// content reads a file of the guest's, bounded.
+func (s System) content(name string) ([]byte, error) {
+	// Not waiting: what is a pipe has no content.
+	f, err := os.OpenFile(s.path(name), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: no regular file", name)
+	}
+	var data bytes.Buffer
+	data.Grow(int(min(fi.Size(), trust.MaxFile)) + bytes.MinRead) // in one read, of which each costs here
+	n, err := data.ReadFrom(io.LimitReader(f, trust.MaxFile+1))
+	if err == nil && n > trust.MaxFile {
+		err = fmt.Errorf("read %s: more than %d bytes", name, trust.MaxFile)
+	}
+	return data.Bytes(), err
+}
+
+// edit changes a file that is there, where its links lead, unless its content
+// stays. One that is not is left.
+func (s System) edit(name string, change func([]byte) ([]byte, error)) error {
+	old, err := s.content(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var with []byte
+	if err == nil {
+		with, err = change(old)
+	}
+	if err != nil {
+		return fmt.Errorf("trust the sandbox's authority in %s: %w", name, err)
+	}
+	if bytes.Equal(old, with) {
+		return nil
+	}
+	path, err := filepath.EvalSymlinks(s.path(name))
+	if err != nil {
+		return fmt.Errorf("trust the sandbox's authority in %s: %w", name, err)
+	}
+	return s.write(trustFile("/"+strings.TrimPrefix(strings.TrimPrefix(path, s.Root), "/"), with))
+}
+
+// append adds the authority at the end of a bundle, in place: one that is
+// written anew takes a tenth of a sandbox's start. Nobody reads it yet, and a
+// start that is cut short here is found by the next.
+func (s System) append(name string, a trusted) (done bool, err error) {
+	// O_NONBLOCK: what is a pipe has no end.
+	f, err := os.OpenFile(s.path(name), os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return false, err
+	}
+	from := max(0, fi.Size()-trust.TailSize)
+	tail := make([]byte, fi.Size()-from)
+	if _, err := io.ReadFull(io.NewSectionReader(f, from, int64(len(tail))), tail); err != nil {
+		return false, err
+	}
+	keep, with, ok := trust.Tail(tail, a.pem, len(a.former) > 0)
+	if !ok {
+		return false, nil
+	}
+	at := from + int64(keep)
+	if bytes.Equal(tail[keep:], with) {
+		return true, nil
+	}
+	if _, err := f.WriteAt(with, at); err != nil {
+		return false, err
+	}
+	return true, f.Truncate(at + int64(len(with)))
+}
+
+// bundles adds the authority to each bundle. TrustBundle, to which variables
+// lead, is made where the system has another: of that, because it has to have
+// what the system trusts. A second name of a bundle finds it done.
+func (s System) bundles(a trusted) error {
+	var errs []error
+	for _, name := range trust.Bundles() {
+		// Where it does not work, writing all of it says why.
+		if done, err := s.append(name, a); err == nil && done {
+			continue
+		}
+		errs = append(errs, s.edit(name, func(old []byte) ([]byte, error) {
+			return trust.Add(old, a.pem, a.former), nil
+		}))
+	}
+	if _, err := os.Stat(s.path(guestapi.TrustBundle)); errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, s.makeBundle(a))
+	}
+	return errors.Join(errs...)
+}
+
+// makeBundle makes TrustBundle of the first bundle that there is.
+func (s System) makeBundle(a trusted) error {
+	var other []byte
+	for _, name := range trust.Bundles() {
+		var err error
+		if other, err = s.content(name); err == nil {
+			break
+		}
+	}
+	return s.write(trustFile(guestapi.TrustBundle, trust.Add(other, a.pem, a.former)))
+}
+
+func (s System) anchors(a trusted) error {
+	var errs []error
+	for _, dir := range anchors {
+		if fi, err := os.Stat(s.path(dir)); err == nil && fi.IsDir() {
+			errs = append(errs, s.write(trustFile(dir+"/"+filepath.Base(guestapi.TrustFile), a.pem)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keyStores adds the authority to Java's stores by hand: keytool takes a second
+// for it. A store of another form is its owner's doing and stays as it is.
+func (s System) keyStores(a trusted) error {
+	var errs []error
+	for _, name := range keyStores {
+		err := s.edit(name, func(old []byte) ([]byte, error) { return trust.AddToKeyStore(old, a.cert.Raw) })
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// hashed makes the links by which OpenSSL, and what reads the whole folder,
+// find the authority: the same as update-ca-certificates makes, so that Java's
+// package, when it is installed later, takes it up from there.
+func (s System) hashed(a trusted) error {
+	hash, err := trust.SubjectHash(a.cert)
+	if err != nil {
+		return err
+	}
+	link := strings.TrimSuffix(filepath.Base(guestapi.TrustFile), ".crt") + ".pem"
+	return errors.Join(s.link(guestapi.TrustFile, hashes+"/"+link), s.link(link, hashes+"/"+hash+".0"))
+}
+
+// browsers tells browsers, which ask nobody else. Firefox has one file for all
+// that is decided, so one that is there stays.
+func (s System) browsers(a trusted) error {
+	chromium, err := json.Marshal(map[string]any{
+		// A hidden server name cannot be held against a rule; see egress.
+		"EncryptedClientHelloEnabled": false,
+		"CACertificates":              [][]byte{a.cert.Raw},
+	})
+	// One file, since each that is written counts in the time of a start.
+	const name = "/policies/managed/berth.json"
+	errs := []error{err, s.write(trustFile(chromiumPolicies[0]+name, chromium))}
+	for _, dir := range chromiumPolicies[1:] {
+		errs = append(errs, s.link(chromiumPolicies[0]+name, dir+name))
+	}
+	firefox, err := json.Marshal(map[string]any{"policies": map[string]any{
+		"Certificates": map[string]any{"Install": []string{guestapi.TrustFile}},
+	}})
+	errs = append(errs, err)
+	if _, err := os.Lstat(s.path(firefoxPolicy)); errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, s.write(trustFile(firefoxPolicy, firefox)))
+	}
+	return errors.Join(errs...)
+}
 
 // keepOverSudo has sudo pass on the variables that say where the authority is:
 // `sudo npm install -g` reads them like npm does.
@@ -86,71 +249,18 @@ func (s System) keepOverSudo(env map[string]string) error {
 	}
 	var names []string
 	for name, value := range env {
-		if value == guestapi.TrustFile || value == guestapi.TrustBundle {
+		if guestapi.IsTrustVariable(name, value) {
 			names = append(names, name)
 		}
+	}
+	if len(names) == 0 {
+		return nil
 	}
 	slices.Sort(names)
 	return s.write(guestapi.File{
 		Path: sudoers + "/berth-trust", Mode: 0o440,
-		Content: fmt.Appendf(nil, "Defaults env_keep += %q\n", strings.Join(names, " ")),
+		Content: fmt.Appendf(nil, "Defaults env_keep += \"%s\"\n", strings.Join(names, " ")),
 	})
-}
-
-func trustFile(path string, content []byte) guestapi.File {
-	return guestapi.File{Path: path, Mode: 0o644, Content: content}
-}
-
-// addTo adds the authority to a bundle, which is made only when create is set.
-// seen has the files that were done under another name.
-func (s System) addTo(name string, ca []byte, create bool, seen map[string]bool) error {
-	path, err := filepath.EvalSymlinks(s.path(name))
-	if err != nil && !create {
-		return nil
-	}
-	var old []byte
-	if err == nil {
-		if seen[path] {
-			return nil
-		}
-		seen[path] = true
-		if old, err = readBundle(path); err != nil {
-			return fmt.Errorf("trust the sandbox's authority in %s: %w", name, err)
-		}
-		name = strings.TrimPrefix(path, strings.TrimSuffix(s.Root, "/"))
-	}
-	with := append(without(old), trustBegin...)
-	with = append(append(with, ca...), trustEnd...)
-	if bytes.Equal(old, with) {
-		return nil
-	}
-	return s.write(trustFile(name, with))
-}
-
-func readBundle(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxBundle+1))
-	if err == nil && len(data) > maxBundle {
-		err = fmt.Errorf("it is larger than %d bytes", maxBundle)
-	}
-	return data, err
-}
-
-// without is a bundle without what was added to it.
-func without(bundle []byte) []byte {
-	before, rest, ok := bytes.Cut(bundle, []byte(trustBegin))
-	if ok {
-		_, after, _ := bytes.Cut(rest, []byte(trustEnd))
-		bundle = append(bytes.Clone(before), after...)
-	}
-	if n := len(bundle); n > 0 && bundle[n-1] != '\n' {
-		bundle = append(bundle, '\n')
-	}
-	return bundle
 }
 
 // link makes a symbolic link, replacing what is there.
@@ -160,45 +270,15 @@ func (s System) link(target, name string) error {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-		return err
+		return fmt.Errorf("link %s: %w", name, err)
 	}
 	tmp := p + ".berth-new"
 	_ = os.Remove(tmp) // of a start that was cut short
 	if err := os.Symlink(target, tmp); err != nil {
-		return err
+		return fmt.Errorf("link %s: %w", name, err)
 	}
-	return os.Rename(tmp, p)
-}
-
-// subjectHash is the name under which OpenSSL looks for an authority in its
-// folder: the first four bytes, as a little-endian number, of the SHA-1 of the
-// subject in its canonical form (X509_NAME_hash(3)): each value as a UTF8String
-// in lower case, white space trimmed and joined.
-func subjectHash(cert *x509.Certificate) (string, error) {
-	var name pkix.RDNSequence
-	if _, err := asn1.Unmarshal(cert.RawSubject, &name); err != nil {
-		return "", err
+	if err := os.Rename(tmp, p); err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
 	}
-	var all []byte
-	for _, set := range name {
-		var items []byte
-		for _, attr := range set {
-			value, _ := attr.Value.(string)
-			item, err := asn1.Marshal(struct {
-				Type  asn1.ObjectIdentifier
-				Value asn1.RawValue
-			}{attr.Type, asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(strings.ToLower(strings.Join(strings.Fields(value), " ")))}})
-			if err != nil {
-				return "", err
-			}
-			items = append(items, item...)
-		}
-		rdn, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSet, IsCompound: true, Bytes: items})
-		if err != nil {
-			return "", err
-		}
-		all = append(all, rdn...)
-	}
-	h := sha1.Sum(all)
-	return fmt.Sprintf("%02x%02x%02x%02x", h[3], h[2], h[1], h[0]), nil
+	return nil
 }

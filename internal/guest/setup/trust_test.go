@@ -7,20 +7,20 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"berth.dev/internal/guest/trust"
 	"berth.dev/internal/guestapi"
 )
 
 // authority makes a certificate of one with the given subject.
-func authority(t *testing.T, subject pkix.Name) []byte {
+func authority(t testing.TB, subject pkix.Name) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -56,7 +56,10 @@ func TestTrust(t *testing.T) {
 	if err := os.MkdirAll(s.path(sudoers), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	env := map[string]string{"NODE_EXTRA_CA_CERTS": guestapi.TrustFile, "SSL_CERT_FILE": guestapi.TrustBundle, "EDITOR": "vi"}
+	env := map[string]string{
+		"NODE_EXTRA_CA_CERTS": guestapi.TrustFile, "SSL_CERT_FILE": guestapi.TrustBundle, "EDITOR": "vi",
+		"A\" ALL\nagent": guestapi.TrustFile,
+	}
 	var first []byte
 	for range 3 {
 		ca := authority(t, berthCA)
@@ -90,25 +93,132 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// TestSubjectHash: OpenSSL finds the authority in its folder of hashes.
-func TestSubjectHash(t *testing.T) {
-	for _, subject := range []pkix.Name{berthCA, {CommonName: "  Odd   SPACES ", Country: []string{"DE"}}, {CommonName: "Grüße"}} {
-		ca := authority(t, subject)
-		file := filepath.Join(t.TempDir(), "ca.pem")
-		if err := os.WriteFile(file, ca, 0o600); err != nil {
-			t.Fatal(err)
+// TestTrustAfterSystemTools: the system's own tools make their bundles anew,
+// from the file of its own and without the lines around; the authority of that
+// start goes all the same at the next.
+func TestTrustAfterSystemTools(t *testing.T) {
+	s, _ := sandboxed(t)
+	others := authority(t, pkix.Name{CommonName: "Somebody"})
+	first, second := authority(t, berthCA), authority(t, berthCA)
+	apply(t, s, first)
+	made := append(append([]byte{}, first...), others...)
+	if err := s.write(trustFile(guestapi.TrustBundle, made)); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, second)
+	got := read(t, s, guestapi.TrustBundle)
+	if strings.Contains(got, string(first)) || !strings.HasPrefix(got, string(others)) || strings.Count(got, string(second)) != 1 {
+		t.Error(got)
+	}
+}
+
+func apply(t *testing.T, s System, ca []byte) {
+	t.Helper()
+	if err := s.Apply(&guestapi.Config{TrustCA: ca}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTrustElsewhere: on a system that has its bundle elsewhere, the one that
+// variables lead to has what the system trusts.
+func TestTrustElsewhere(t *testing.T) {
+	s, _ := sandboxed(t)
+	others, ca := string(authority(t, pkix.Name{CommonName: "Somebody"})), authority(t, berthCA)
+	const fedora = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
+	if err := s.write(trustFile(fedora, []byte(others))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(s.path(anchors[0]), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, ca)
+	for _, name := range []string{fedora, guestapi.TrustBundle} {
+		if got := read(t, s, name); !strings.HasPrefix(got, others) || strings.Count(got, string(ca)) != 1 {
+			t.Errorf("%s:\n%s", name, got)
 		}
-		want, err := exec.Command("openssl", "x509", "-noout", "-subject_hash", "-in", file).Output()
-		if err != nil {
-			t.Fatal(err)
+	}
+	if got := read(t, s, anchors[0]+"/berth-sandbox.crt"); got != string(ca) {
+		t.Errorf("anchor: %q", got)
+	}
+	// A system that trusts nobody trusts nobody but the sandbox.
+	s, _ = sandboxed(t)
+	apply(t, s, ca)
+	if got := read(t, s, guestapi.TrustBundle); strings.Count(got, "BEGIN CERTIFICATE") != 1 {
+		t.Errorf("where there is no bundle:\n%s", got)
+	}
+}
+
+// TestTrustForms: Java, OpenSSL's folder and browsers, each start anew.
+func TestTrustForms(t *testing.T) {
+	s, _ := sandboxed(t)
+	others := trust.Certificates(authority(t, pkix.Name{CommonName: "Somebody"}))
+	if err := s.write(trustFile(keyStores[0], trust.KeyStore(others))); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.write(trustFile(keyStores[1], []byte("of another form"))); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ca := authority(t, berthCA)
+		cert := trust.Certificates(ca)[0]
+		// The one that cannot be changed is told of and keeps nothing back.
+		if err := s.Apply(&guestapi.Config{TrustCA: ca}); err == nil || !strings.Contains(err.Error(), keyStores[1]) {
+			t.Fatalf("a key store of another form: %v", err)
 		}
-		block, _ := pem.Decode(ca)
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
+		if got := read(t, s, keyStores[0]); !strings.Contains(got, string(others[0])) || strings.Count(got, string(cert)) != 1 || len(got) > len(others[0])+len(cert)+200 {
+			t.Errorf("the key store has %d bytes", len(got))
 		}
-		if got, err := subjectHash(cert); err != nil || got != strings.TrimSpace(string(want)) {
-			t.Errorf("%v: %s, %v, want %s", subject, got, err, want)
+		if got := read(t, s, keyStores[1]); got != "of another form" {
+			t.Errorf("a key store that is none: %q", got)
+		}
+		target, err := os.Readlink(s.path(hashes + "/54af64e8.0"))
+		if err != nil || target != "berth-sandbox.pem" {
+			t.Errorf("the link by hash: %q, %v", target, err)
+		}
+		target, err = os.Readlink(s.path(hashes + "/berth-sandbox.pem"))
+		if err != nil || target != guestapi.TrustFile {
+			t.Errorf("the link by name: %q, %v", target, err)
+		}
+		var policy struct {
+			EncryptedClientHelloEnabled *bool
+			CACertificates              [][]byte
+		}
+		file := chromiumPolicies[0] + "/policies/managed/berth.json"
+		err = json.Unmarshal([]byte(read(t, s, file)), &policy)
+		if err != nil || policy.EncryptedClientHelloEnabled == nil || *policy.EncryptedClientHelloEnabled || !bytes.Equal(policy.CACertificates[0], cert) {
+			t.Errorf("%s: %v, %+v", file, err, policy)
+		}
+		for _, dir := range chromiumPolicies[1:] {
+			if target, err := os.Readlink(s.path(dir + "/policies/managed/berth.json")); err != nil || target != file {
+				t.Errorf("%s: %q, %v", dir, target, err)
+			}
+		}
+	}
+	if got := read(t, s, firefoxPolicy); got != `{"policies":{"Certificates":{"Install":["`+guestapi.TrustFile+`"]}}}` {
+		t.Errorf("Firefox: %s", got)
+	}
+	if err := s.write(trustFile(firefoxPolicy, []byte("theirs"))); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Apply(&guestapi.Config{TrustCA: authority(t, berthCA)})
+	if got := read(t, s, firefoxPolicy); got != "theirs" {
+		t.Errorf("Firefox's own policies: %s", got)
+	}
+}
+
+// BenchmarkTrust is what trust adds to a start, with a bundle of the usual size.
+func BenchmarkTrust(b *testing.B) {
+	s := System{Root: b.TempDir()}
+	filler := authority(b, pkix.Name{CommonName: "Somebody"})
+	if err := s.write(trustFile(guestapi.TrustBundle, bytes.Repeat(filler, 220_000/len(filler)))); err != nil {
+		b.Fatal(err)
+	}
+	cas := [][]byte{authority(b, berthCA), authority(b, berthCA)}
+	i := 0
+	for b.Loop() {
+		i++
+		if err := s.trust(cas[i%2], nil); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
