@@ -1,12 +1,10 @@
 package intercept
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -196,43 +194,4 @@ func TestCut(t *testing.T) {
 	if rec := w.records(1)[0]; rec.Error == "" {
 		t.Errorf("record %+v", rec)
 	}
-}
-
-// FuzzHead: a header block that passes is one for net/http too, and both read
-// the same from it; a second reading of the strictest kind finds the same ends.
-func FuzzHead(f *testing.F) {
-	for _, s := range []string{
-		"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST /x HTTP/1.1\r\nHost: a:443\r\nContent-Length: 5\r\n\r\n",
-		"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
-		"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-		"GET http://a/ HTTP/1.0\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, block []byte) {
-		if len(block) > maxHead {
-			return
-		}
-		h, err := checkHead(block)
-		if err != nil {
-			var bad badRequest
-			if !errors.As(err, &bad) {
-				t.Errorf("refused by %T", err)
-			}
-			return
-		}
-		if bytes.Count(block, []byte("\n")) != bytes.Count(block, []byte("\r\n")) || bytes.Contains(block[:len(block)-4], []byte("\r\n\r\n")) {
-			t.Fatalf("%q passes", block)
-		}
-		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(block)))
-		if err != nil {
-			return // net/http refuses more, and parse asks both
-		}
-		if r.Method != h.method || r.RequestURI != h.target || r.ProtoMinor != h.minor {
-			t.Errorf("%q: %s %s, net/http has %s %s", block, h.method, h.target, r.Method, r.RequestURI)
-		}
-		if chunked := len(r.TransferEncoding) == 1; chunked != (h.length < 0) || !chunked && r.ContentLength != h.length {
-			t.Errorf("%q: a body of %d, net/http has %d %v", block, h.length, r.ContentLength, r.TransferEncoding)
-		}
-	})
 }

@@ -1,7 +1,11 @@
 package intercept
 
 import (
+	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,7 +112,7 @@ func (r reading) pick(values []string) string {
 
 // body is how many bytes belong to the request.
 func (r reading) body(s string, fields map[string][]string, old bool) int {
-	coding := r.pick(fields["transfer-encoding"])
+	coding := strings.ToLower(r.pick(fields["transfer-encoding"]))
 	chunked := !old && (coding == "chunked" || r.sloppy && strings.Contains(coding, "chunked"))
 	if length := fields["content-length"]; len(length) > 0 && !(chunked && r.coding) {
 		v := r.pick(strings.Split(strings.Join(length, ","), ","))
@@ -256,4 +260,58 @@ func TestMalformed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzHead: a header block that passes means the same to net/http, and to every
+// reading that smuggling needs two of: each finds it, its body, and what follows.
+func FuzzHead(f *testing.F) {
+	for _, s := range []string{
+		"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST /x HTTP/1.1\r\nHost: a:443\r\nContent-Length: 5\r\n\r\n",
+		"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+		"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"GET http://a/ HTTP/1.0\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, block []byte) {
+		if len(block) > maxHead {
+			return
+		}
+		h, err := checkHead(block)
+		if err != nil {
+			var bad badRequest
+			if !errors.As(err, &bad) {
+				t.Errorf("refused by %T", err)
+			}
+			return
+		}
+		if bytes.Count(block, []byte("\n")) != bytes.Count(block, []byte("\r\n")) || bytes.Contains(block[:len(block)-4], []byte("\r\n\r\n")) {
+			t.Fatalf("%q passes", block)
+		}
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(block)))
+		if err != nil {
+			return // net/http refuses more, and parse asks both
+		}
+		if r.Method != h.method || r.RequestURI != h.target || r.ProtoMinor != h.minor {
+			t.Errorf("%q: %s %s, net/http has %s %s", block, h.method, h.target, r.Method, r.RequestURI)
+		}
+		if chunked := len(r.TransferEncoding) == 1; chunked != (h.length < 0) || !chunked && r.ContentLength != h.length {
+			t.Errorf("%q: a body of %d, net/http has %d %v", block, h.length, r.ContentLength, r.TransferEncoding)
+		}
+		body := "0\r\n\r\n"
+		if h.length >= 0 {
+			body = strings.Repeat("x", int(min(h.length, 4096)))
+		}
+		if h.length > 4096 {
+			return
+		}
+		for _, as := range []reading{{}, {lf: true}, {cr: true}, {unfolded: true}, {trims: true}, {cuts: true}, {last: true},
+			{sign: true}, {coding: true}, {sloppy: true}, {old: true}, {before: true}, {absolute: true},
+			{lf: true, cr: true, unfolded: true, trims: true, cuts: true, last: true, sign: true, coding: true, sloppy: true, old: true}} {
+			found := as.requests(string(block) + body + follower)
+			if len(found) != 2 || found[1] != testHost+" /secret" || strings.HasPrefix(h.target, "/") && found[0] != h.host+" "+h.target && !strings.Contains(h.target, "://") {
+				t.Errorf("%q: %+v finds %q", block, as, found)
+			}
+		}
+	})
 }
