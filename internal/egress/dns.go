@@ -174,6 +174,9 @@ func (r *resolver) lookup(ctx context.Context, q question) (*dns.Msg, error) {
 		return m, nil
 	}
 	done := r.flights.DoChan(fmt.Sprint(q.qtype, " ", q.name), func() (any, error) {
+		if m := r.cache.get(q); m != nil {
+			return m, nil // another flight landed between the look above and this one
+		}
 		m, err := r.upstream.ask(ctx, q)
 		if err == nil {
 			r.cache.put(q, m)

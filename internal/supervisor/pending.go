@@ -57,8 +57,8 @@ func (p *pending) Ask(ctx context.Context, host string, port uint16) bool {
 		return false
 	}
 	defer p.leave(q)
-	if wait {
-		timer := time.NewTimer(q.expires.Sub(p.now()))
+	if wait > 0 {
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
 		case <-q.done:
@@ -69,9 +69,9 @@ func (p *pending) Ask(ctx context.Context, host string, port uint16) bool {
 	return p.take(q)
 }
 
-// join finds the question about a place, or asks it. wait is false when it has
-// stood for its time already.
-func (p *pending) join(host string, port uint16) (q *question, wait bool) {
+// join finds the question about a place, or asks it. wait is what is left of
+// its time.
+func (p *pending) join(host string, port uint16) (q *question, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forget()
@@ -79,11 +79,11 @@ func (p *pending) join(host string, port uint16) (q *question, wait bool) {
 	for _, q := range p.list {
 		if q.host == host && q.port == port {
 			q.waiting++
-			return q, now.Before(q.expires)
+			return q, q.expires.Sub(now)
 		}
 	}
 	if len(p.list) >= maxQuestions {
-		return nil, false
+		return nil, 0
 	}
 	id := make([]byte, 3)
 	_, _ = rand.Read(id) // never fails: crypto/rand.Read since Go 1.24
@@ -95,7 +95,7 @@ func (p *pending) join(host string, port uint16) (q *question, wait bool) {
 	if p.notify != nil {
 		go p.notify(host, port)
 	}
-	return q, true
+	return q, p.wait
 }
 
 func (p *pending) leave(q *question) {

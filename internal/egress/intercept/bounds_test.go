@@ -44,7 +44,7 @@ func TestHeaderBounds(t *testing.T) {
 
 // Whoever sends nothing, or sends slowly, is not waited for.
 func TestSlowGuests(t *testing.T) {
-	limits := Limits{Handshake: 50 * time.Millisecond, Header: 50 * time.Millisecond, Idle: 50 * time.Millisecond}
+	limits := Limits{Handshake: 3 * time.Second, Header: time.Second, Idle: time.Second} // longer than a slow machine needs
 	w := newWorld(t, setup{handler: secretServer, config: func(c *Config) { c.Limits = limits }})
 	c, err := net.Dial("tcp", w.addr) // no handshake
 	if err != nil {

@@ -226,7 +226,7 @@ func (x *exchange) respond(ctx context.Context, res *http.Response) error {
 	}
 	x.rec.Status = res.StatusCode
 	x.w.WriteHeader(res.StatusCode)
-	if err := x.copy(res); err != nil {
+	if err := x.copy(ctx, res); err != nil {
 		x.rec.Error = x.broken(ctx, err)
 		return errAborted
 	}
@@ -245,7 +245,7 @@ func (x *exchange) respond(ctx context.Context, res *http.Response) error {
 // copy passes the body on. Nothing is held back while more is waited for, so
 // that events and messages arrive when they are sent; a short answer of a known
 // length is put together into one write.
-func (x *exchange) copy(res *http.Response) error {
+func (x *exchange) copy(ctx context.Context, res *http.Response) error {
 	if !bodyAllowed(x.q.Method, res.StatusCode) {
 		return nil
 	}
@@ -272,7 +272,9 @@ func (x *exchange) copy(res *http.Response) error {
 			}
 		}
 		if err == io.EOF {
-			return nil
+			// A server that is told of a cut by the end of its connection may end
+			// the answer in time for that to arrive, as if it had been whole.
+			return context.Cause(ctx)
 		}
 		if err != nil {
 			return err

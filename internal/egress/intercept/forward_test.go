@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -154,8 +155,8 @@ func TestExpectContinue(t *testing.T) {
 			if path == "/yes" && (text != "body" || res.StatusCode != 200) {
 				t.Errorf("%s: %v %q", path, res.Status, text)
 			}
-			if path == "/no" && (res.StatusCode != 401 || body.read && !guest) {
-				t.Errorf("%s: %v, body read: %v", path, res.Status, body.read)
+			if path == "/no" && (res.StatusCode != 401 || body.read.Load() && !guest) {
+				t.Errorf("%s: %v, body read: %v", path, res.Status, body.read.Load())
 			}
 		}
 		for _, rec := range w.records(2) {
@@ -168,11 +169,11 @@ func TestExpectContinue(t *testing.T) {
 
 type readSpy struct {
 	io.Reader
-	read bool
+	read atomic.Bool
 }
 
 func (r *readSpy) Read(p []byte) (int, error) {
-	r.read = true
+	r.read.Store(true)
 	return r.Reader.Read(p)
 }
 

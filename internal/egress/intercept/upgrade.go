@@ -74,10 +74,11 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response, server io.Rea
 	if w.err != nil {
 		return errAborted
 	}
-	stop := context.AfterFunc(ctx, func() {
-		_ = server.Close()
+	end := func() { // the guest first: it is not told what a server says to being cut
 		_ = w.c.g.Close()
-	})
+		_ = server.Close()
+	}
+	stop := context.AfterFunc(ctx, end)
 	defer stop()
 	up := make(chan error, 1)
 	down := make(chan error, 1)
@@ -93,10 +94,7 @@ func (x *exchange) tunnel(ctx context.Context, res *http.Response, server io.Rea
 		closeWrite(w.c.conn)
 		down <- err
 	}()
-	x.rec.Error = x.await(ctx, up, down, func() {
-		_ = server.Close()
-		_ = w.c.g.Close()
-	})
+	x.rec.Error = x.await(ctx, up, down, end)
 	return nil
 }
 
