@@ -1,10 +1,11 @@
-// Package standin serves, on the test's machine, what cannot be had there: a
-// model provider's API. It speaks the real protocol to the real agents.
+// Package standin serves, on the test's machine, what cannot be had there: the
+// model providers' APIs, behind certificates of an authority made for the test.
+// It speaks the real protocols to the real agents.
 package standin
 
 import (
+	"cmp"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,9 +17,11 @@ import (
 // tool has not run yet it answers with a call of that tool, to one in which it
 // has with a closing text that holds the tool's result.
 type Anthropic struct {
-	// Command is what the model wants its Bash tool to run.
+	// Command is what the model wants its Bash tool to run; "" for nothing.
 	Command string
-	// Port is where it listens on the loopback.
+	// Text is what it says when there is nothing to run; "" for "ok".
+	Text string
+	// Port is where it listens on the loopback, when it does so by itself.
 	Port int
 
 	server *http.Server
@@ -34,7 +37,7 @@ func ServeAnthropic(command string) (*Anthropic, error) {
 		return nil, err
 	}
 	a := &Anthropic{Command: command, Port: ln.Addr().(*net.TCPAddr).Port, keys: map[string]int{}}
-	a.server = &http.Server{Handler: http.HandlerFunc(a.serve)}
+	a.server = &http.Server{Handler: a}
 	go func() { _ = a.server.Serve(ln) }()
 	return a, nil
 }
@@ -72,16 +75,20 @@ type request struct {
 	Messages []message         `json:"messages"`
 }
 
-func (a *Anthropic) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements http.Handler.
+func (a *Anthropic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
-	if key := r.Header.Get("x-api-key"); key != "" {
+	if key := r.Header.Get("x-api-key"); key != "" && a.keys != nil {
 		a.keys[key]++
 	}
 	a.paths = append(a.paths, r.Method+" "+r.URL.Path)
 	a.mu.Unlock()
-	if r.Method == http.MethodHead || !strings.HasSuffix(r.URL.Path, "/messages") {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"input_tokens":1}`)
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/count_tokens"):
+		reply(w, object{"input_tokens": 1})
+		return
+	case !strings.HasSuffix(r.URL.Path, "/messages"): // limits, telemetry: all may be missing
+		http.NotFound(w, r)
 		return
 	}
 	var req request
@@ -94,20 +101,19 @@ func (a *Anthropic) serve(w http.ResponseWriter, r *http.Request) {
 		stream(w, req.Model, block, stop)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(head(req.Model, []any{block}, stop))
+	reply(w, head(req.Model, []any{block}, stop))
 }
 
 // answer decides the one content block of the reply, and why it stops there.
-func (a *Anthropic) answer(req *request) (block map[string]any, stop string) {
+func (a *Anthropic) answer(req *request) (block object, stop string) {
 	if result, ok := toolResult(req.Messages); ok {
-		return map[string]any{"type": "text", "text": "The tool said: " + result}, "end_turn"
+		return object{"type": "text", "text": "The tool said: " + result}, "end_turn"
 	}
-	if !hasBash(req.Tools) { // a title, a summary: the agents ask for such things beside
-		return map[string]any{"type": "text", "text": "ok"}, "end_turn"
+	if a.Command == "" || !hasBash(req.Tools) { // a title, a summary: the agents ask for such things beside
+		return object{"type": "text", "text": cmp.Or(a.Text, "ok")}, "end_turn"
 	}
-	input := map[string]any{"command": a.Command, "description": "run the test's command"}
-	return map[string]any{"type": "tool_use", "id": "toolu_01", "name": "Bash", "input": input}, "tool_use"
+	input := object{"command": a.Command, "description": "run the test's command"}
+	return object{"type": "tool_use", "id": "toolu_01", "name": "Bash", "input": input}, "tool_use"
 }
 
 func hasBash(tools []json.RawMessage) bool {
@@ -152,8 +158,8 @@ func plain(content json.RawMessage) string {
 	return s
 }
 
-func head(model string, content []any, stop any) map[string]any {
-	return map[string]any{
+func head(model string, content []any, stop any) object {
+	return object{
 		"id": "msg_01", "type": "message", "role": "assistant", "model": model,
 		"content": content, "stop_reason": stop, "stop_sequence": nil,
 		"usage": map[string]int{"input_tokens": 10, "output_tokens": 10},
@@ -161,29 +167,27 @@ func head(model string, content []any, stop any) map[string]any {
 }
 
 // stream sends the reply as the API's server-sent events.
-func stream(w http.ResponseWriter, model string, block map[string]any, stop string) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	send := func(kind string, v map[string]any) {
+func stream(w http.ResponseWriter, model string, block object, stop string) {
+	e := newEvents(w)
+	send := func(kind string, v object) {
 		v["type"] = kind
-		data, _ := json.Marshal(v)
-		fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, data)
-		w.(http.Flusher).Flush()
+		e.send(kind, v)
 	}
-	send("message_start", map[string]any{"message": head(model, []any{}, nil)})
+	send("message_start", object{"message": head(model, []any{}, nil)})
 	start, delta := opening(block)
-	send("content_block_start", map[string]any{"index": 0, "content_block": start})
-	send("content_block_delta", map[string]any{"index": 0, "delta": delta})
-	send("content_block_stop", map[string]any{"index": 0})
-	send("message_delta", map[string]any{"delta": map[string]any{"stop_reason": stop, "stop_sequence": nil}, "usage": map[string]int{"output_tokens": 10}})
-	send("message_stop", map[string]any{})
+	send("content_block_start", object{"index": 0, "content_block": start})
+	send("content_block_delta", object{"index": 0, "delta": delta})
+	send("content_block_stop", object{"index": 0})
+	send("message_delta", object{"delta": object{"stop_reason": stop, "stop_sequence": nil}, "usage": map[string]int{"output_tokens": 10}})
+	send("message_stop", object{})
 }
 
 // opening splits a block into the empty one that starts it and its content.
-func opening(block map[string]any) (start, delta map[string]any) {
+func opening(block object) (start, delta object) {
 	if block["type"] == "text" {
-		return map[string]any{"type": "text", "text": ""}, map[string]any{"type": "text_delta", "text": block["text"]}
+		return object{"type": "text", "text": ""}, object{"type": "text_delta", "text": block["text"]}
 	}
 	input, _ := json.Marshal(block["input"])
-	return map[string]any{"type": "tool_use", "id": block["id"], "name": block["name"], "input": map[string]any{}},
-		map[string]any{"type": "input_json_delta", "partial_json": string(input)}
+	return object{"type": "tool_use", "id": block["id"], "name": block["name"], "input": object{}},
+		object{"type": "input_json_delta", "partial_json": string(input)}
 }
