@@ -68,7 +68,7 @@ func (s system) prepare(args, environ []string) (err error) {
 	// What is read here was written by others; their slips end nothing.
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("unexpected: %v", r)
+			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
 	vars := trustVariables(environ)
