@@ -1,3 +1,5 @@
+//go:build network
+
 package e2e
 
 import (
@@ -49,7 +51,7 @@ func TestAdversaryNeighbours(t *testing.T) {
 			},
 		)
 		t.Run("another sandbox's server", func(t *testing.T) {
-			script := fmt.Sprintf(`import socket, sys
+			script := fmt.Sprintf(`import socket
 l = socket.create_server((%q, 9000))
 print("ready", flush=True)
 while True:
@@ -83,34 +85,22 @@ l.accept()`, guest, secret))
 					t.Errorf("%s is let in: %+v", user, r)
 				}
 			}
-			// In the supervisor's name: root of the guest can have any address.
-			for _, from := range []string{gateway, "172.20.0.9"} {
-				if r := c.exec(t, true, "ip", "addr", "add", from+"/32", "dev", "lo"); r.code != 0 {
-					t.Fatalf("take %s: %+v", from, r)
-				}
-				for _, user := range []string{"root", "agent"} {
-					r := c.exec(t, true, "attacker", "ssh", "-from="+from, guest+":2", user)
-					if r.code == 0 {
-						t.Errorf("%s from %s is let in: %+v", user, from, r)
-					}
-					t.Logf("from %s: %s", from, r.err)
-				}
-				if r := c.exec(t, true, "ip", "addr", "del", from+"/32", "dev", "lo"); r.code != 0 {
-					t.Fatalf("leave %s: %+v", from, r)
-				}
+			// In the supervisor's name: root of the guest can have any address. While
+			// it has that one, it hears nothing of the supervisor.
+			script := `a=$0
+for from in "$@"; do
+	ip addr add "$from/32" dev lo || exit 3
+	for user in root agent; do
+		"$a" ssh -from="$from" ` + guest + `:2 "$user" && let_in=yes
+	done
+	ip addr del "$from/32" dev lo || exit 3
+done
+[ -z "$let_in" ] && echo nobody`
+			if r := c.exec(t, true, "sh", "-c", script, filepath.Join(c.ws, "attacker"), gateway, "172.20.0.9"); r.out != "nobody\n" {
+				t.Errorf("in another's name: %+v", r)
+			} else {
+				t.Log(r.err)
 			}
-		})
-		t.Run("from a container's address", func(t *testing.T) {
-			if r := c.exec(t, true, "ip", "addr", "add", "172.20.0.9/32", "dev", "lo"); r.code != 0 {
-				t.Fatalf("%+v", r)
-			}
-			c.survives(t, attack{
-				name: "metadata", cmd: []string{"attacker", "tcp", "-from=172.20.0.9", "169.254.169.254:80", ask}, root: true,
-				hit: "http 169.254.169.254:80 ", line: denied(audit.Connection, "169.254.169.254"),
-			}, attack{
-				name: "a denied address", cmd: []string{"attacker", "tcp", "-from=172.20.0.9", "203.0.113.77:80", ask}, root: true,
-				hit: "http 203.0.113.77:80 ", line: denied(audit.Connection, "203.0.113.77"),
-			})
 		})
 		t.Run("sockets", func(t *testing.T) {
 			// One of the host's in the project folder, as of a database or a daemon.
@@ -161,7 +151,7 @@ func TestAdversaryProjectPolicy(t *testing.T) {
 				t.Fatalf("%+v", r)
 			}
 			// Whatever makes the policies count anew makes this one count, if it does.
-			c.w.must(t, c.ws, "policy", "deny", "--sandbox", c.name, fmt.Sprintf("again-%d.example", w.count("")))
+			c.w.must(t, c.ws, "policy", "deny", "--sandbox", c.name, fmt.Sprintf("again-%d.example", c.last(t)))
 		}
 		const rule = "version = 1\n\n[[allow]]\nhost = \"widened.example\"\n"
 		for name, text := range map[string]string{

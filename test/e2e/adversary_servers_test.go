@@ -32,7 +32,7 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/h2c"
+	"golang.org/x/net/http2/hpack"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
@@ -82,7 +82,9 @@ func (w *world) serveHTTP(t *testing.T, l net.Listener, secure *tls.Config) {
 	srv := &http.Server{Handler: http.HandlerFunc(w.answer), ErrorLog: log.New(io.Discard, "", 0)}
 	t.Cleanup(func() { _ = srv.Close() })
 	if secure == nil {
-		srv.Handler = h2c.NewHandler(srv.Handler, &http2.Server{})
+		srv.Protocols = new(http.Protocols)
+		srv.Protocols.SetHTTP1(true)
+		srv.Protocols.SetUnencryptedHTTP2(true)
 		go func() { _ = srv.Serve(l) }()
 		return
 	}
@@ -107,6 +109,8 @@ func (w *world) answer(rw http.ResponseWriter, r *http.Request) {
 		hijack(rw, "HTTP/1.1 200 OK\r\n\r\n"+text)
 	case r.URL.Path == "/dns-query":
 		w.answerDoH(rw, r)
+	case r.Header.Get("Upgrade") == "h2c":
+		w.upgrade(rw)
 	case r.URL.Path == "/open/switch": // agrees to anything, and then tells anybody
 		hijack(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"+text)
 	case r.URL.Path == "/open/redirect":
@@ -131,6 +135,43 @@ func hijack(rw http.ResponseWriter, text string) {
 	}
 	_, _ = io.WriteString(conn, text)
 	_ = conn.Close()
+}
+
+// upgrade goes on in HTTP/2 on a connection that asked for it in HTTP/1.1, as
+// RFC 7540 §3.2 had it: the second request is the first that is told the secret.
+func (w *world) upgrade(rw http.ResponseWriter) {
+	conn, buffered, err := http.NewResponseController(rw).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"); err != nil {
+		return
+	}
+	if _, err := buffered.Discard(len(http2.ClientPreface)); err != nil {
+		return
+	}
+	f := http2.NewFramer(conn, buffered)
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	for err := f.WriteSettings(); err == nil; {
+		var frame http2.Frame
+		if frame, err = f.ReadFrame(); err != nil {
+			return
+		}
+		asked, ok := frame.(*http2.MetaHeadersFrame)
+		if !ok {
+			continue
+		}
+		w.note("http %s by an upgrade %s.", at(conn.LocalAddr()), asked.PseudoValue("path"))
+		var block bytes.Buffer
+		if err = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"}); err == nil {
+			err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: asked.StreamID, BlockFragment: block.Bytes(), EndHeaders: true})
+		}
+		if err == nil {
+			err = f.WriteData(asked.StreamID, true, []byte(secret))
+		}
+	}
 }
 
 // at is an address without the form in which IPv6 sockets have IPv4.
@@ -297,7 +338,7 @@ func (w *world) serveDNS(t *testing.T) {
 	}
 	for _, srv := range servers {
 		srv.Handler = dns.HandlerFunc(func(rw dns.ResponseWriter, q *dns.Msg) {
-			if m := w.resolve(t, srv.Net, q); m != nil {
+			if m := w.resolve(srv.Net, q); m != nil {
 				_ = rw.WriteMsg(m)
 			}
 		})
@@ -336,13 +377,14 @@ var addresses = map[string][]string{
 // aliases are names that stand for others, outside of what is allowed.
 var aliases = map[string]string{"alias.example.": "loopback.example."}
 
-func (w *world) resolve(t *testing.T, network string, q *dns.Msg) *dns.Msg {
+// resolve answers a question that came by a network.
+func (w *world) resolve(network string, q *dns.Msg) *dns.Msg {
 	asked := q.Question[0]
 	name := strings.ToLower(asked.Name)
 	w.note("dns %s %s %s", network, name, dns.TypeToString[asked.Qtype])
 	for zone, port := range tunnels {
 		if dns.IsSubDomain(zone, name) {
-			return w.forward(t, q, port)
+			return w.forward(q, port)
 		}
 	}
 	m := new(dns.Msg)
@@ -389,7 +431,7 @@ func (w *world) resolve(t *testing.T, network string, q *dns.Msg) *dns.Msg {
 
 // forward asks the server of a tunnel, as a resolver does that follows the
 // delegation.
-func (w *world) forward(t *testing.T, q *dns.Msg, port int) *dns.Msg {
+func (w *world) forward(q *dns.Msg, port int) *dns.Msg {
 	f, err := w.open("udp4", "127.0.0.1:0")
 	if err != nil {
 		return nil
@@ -428,7 +470,7 @@ func (w *world) answerDoH(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "no question", http.StatusBadRequest)
 		return
 	}
-	packed, err := w.resolve(nil, "https", q).Pack()
+	packed, err := w.resolve("https", q).Pack()
 	if err != nil {
 		http.Error(rw, err.Error(), http.StatusInternalServerError)
 		return

@@ -18,7 +18,7 @@ import (
 )
 
 // auditTime bounds the wait for a line that is written by another process.
-const auditTime = 3 * time.Second
+const auditTime = 10 * time.Second
 
 // attack is one way out. It has to work where nothing guards, and to fail in a
 // sandbox, where it leaves a line.

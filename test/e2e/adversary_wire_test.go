@@ -48,6 +48,8 @@ func TestAdversaryWire(t *testing.T) {
 				// The host's loopback, which a kernel does not send to but a frame can.
 				"tcp," + guest4 + ",127.0.0.1,7777", "tcp," + guest6 + ",64:ff9b::7f00:1,7777",
 				"tcp," + guest4 + ",169.254.169.254,80", "tcp," + guest4 + ",192.168.77.1,7777",
+				// The same from a container's address.
+				"tcp,172.20.0.9,127.0.0.1,7777", "tcp,172.20.0.9,169.254.169.254,80", "tcp,172.20.0.9,10.0.0.1,7777",
 				// Allowed places, in the name of somebody else.
 				"tcp,10.213.77.1," + publicAddr + ",80", "tcp,10.213.77.2," + publicAddr + ",80", "tcp,10.213.77.5," + publicAddr + ",80",
 				"tcp,192.168.5.5," + publicAddr + ",80", "tcp,203.0.113.5," + publicAddr + ",80", "tcp,fd00::5,2001:db8:9::9,80",
@@ -56,7 +58,8 @@ func TestAdversaryWire(t *testing.T) {
 			}
 			direct := w.unguarded(t, append([]string{"attacker", "frames", "lo", "00:00:00:00:00:00"}, shots...))
 			last := c.last(t)
-			guarded := c.exec(t, true, append([]string{"attacker", "frames", "eth0", "02:be:72:74:68:01"}, append(shots, "tcp,"+guest4+","+publicAddr+",80")...)...)
+			real := []string{"tcp," + guest4 + "," + publicAddr + ",80", "tcp,172.20.0.9," + publicAddr + ",80"}
+			guarded := c.exec(t, true, append([]string{"attacker", "frames", "eth0", "02:be:72:74:68:01"}, append(shots, real...)...)...)
 			for _, s := range shots {
 				t.Run(s, func(t *testing.T) {
 					if !strings.Contains(direct.out, s+" ") {
@@ -67,10 +70,13 @@ func TestAdversaryWire(t *testing.T) {
 					}
 				})
 			}
-			// The frames are real: one that asks for nothing forbidden is answered.
-			if !strings.Contains(guarded.out, "tcp,"+guest4+","+publicAddr) {
-				t.Errorf("no frame of the guest's arrives at all: %+v", guarded)
+			// The frames are good: those that ask for nothing forbidden are answered.
+			for _, s := range real {
+				if !strings.Contains(guarded.out, s+" ") {
+					t.Errorf("%s does not arrive: %+v", s, guarded)
+				}
 			}
+			c.line(t, last, denied(audit.Connection, "10.0.0.1"))
 			c.line(t, last, denied(audit.Connection, "169.254.169.254"))
 		})
 	})

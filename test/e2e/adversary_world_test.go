@@ -92,7 +92,7 @@ func newWorld(t *testing.T, u *user) *world {
 	w.keeper.ExtraFiles = []*os.File{theirs}
 	var said bytes.Buffer
 	w.keeper.Stderr = &said
-	w.keeper.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: 0}
+	w.keeper.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		w.keeper.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
 		w.keeper.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
@@ -199,7 +199,7 @@ func (w *world) count(text string) int {
 // enter makes a command one that runs in the world; as the user, or as root of
 // the namespaces.
 func (w *world) enter(cmd *exec.Cmd, asRoot bool) *exec.Cmd {
-	args := []string{"nsenter", "--target", fmt.Sprint(w.keeper.Process.Pid), "--net", "--mount", "--wd=" + cmd.Dir}
+	args := []string{"nsenter", "--target", fmt.Sprint(w.keeper.Process.Pid), "--net", "--mount"}
 	switch {
 	case os.Geteuid() != 0:
 		args = append(args, "--user", "--preserve-credentials", "--")
@@ -216,7 +216,8 @@ func (w *world) enter(cmd *exec.Cmd, asRoot bool) *exec.Cmd {
 		cmd.Err = err
 		return cmd
 	}
-	cmd.Args = append(append(args, cmd.Path), cmd.Args[1:]...)
+	// A folder that was opened outside has no path inside.
+	cmd.Args = append(append(args, "env", "--chdir="+cmd.Dir, cmd.Path), cmd.Args[1:]...)
 	cmd.Path = path
 	cmd.SysProcAttr = nil
 	return cmd
