@@ -185,6 +185,15 @@ func TestOthers(t *testing.T) {
 	if !strings.Contains(toml, "\n"+want+"\n") {
 		t.Errorf("%s", toml)
 	}
+	if strings.Contains(toml, "model_provider") {
+		t.Errorf("without a key: %s", toml)
+	}
+	keyed := string(codexConfig(Facts{Workspace: "/w", Env: map[string]string{"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": "https://gw.example/v1"}}, nil))
+	top, table, _ := strings.Cut(keyed, "\n[features]\n")
+	if !strings.Contains(top, "model_provider = \"openai-key\"\n") || !strings.Contains(table, "\n[model_providers.openai-key]\n") ||
+		!strings.Contains(table, "env_key = \"OPENAI_API_KEY\"\n") || !strings.Contains(table, "base_url = \"https://gw.example/v1\"\n") {
+		t.Errorf("with a key: %s", keyed)
+	}
 	if got := tomlString("a\xffb"); got != `"a\uFFFDb"` {
 		t.Error(got)
 	}

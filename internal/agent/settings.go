@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -35,16 +36,35 @@ func codexConfig(f Facts, old []byte) []byte {
 	if old != nil {
 		return old
 	}
+	first, last := codexProvider(f)
 	return fmt.Appendf(nil, `# Its folder is read-only; a new version comes with a new layer.
 check_for_update_on_startup = false
-
+%s
 [features]
 # The background server copies Codex, 400 MB, into the home.
 daemon_auto_start = false
 
 [projects.%s]
 trust_level = "trusted"
-`, tomlString(f.Workspace))
+%s`, first, tomlString(f.Workspace), last)
+}
+
+// codexProvider makes a key in the environment count: OpenAI as Codex has it
+// built in sends only what a login left in auth.json, and asks for one.
+func codexProvider(f Facts) (first, last string) {
+	for _, name := range []string{"CODEX_API_KEY", "OPENAI_API_KEY"} {
+		if f.Env[name] == "" {
+			continue
+		}
+		return "model_provider = \"openai-key\"\n", fmt.Sprintf(`
+[model_providers.openai-key]
+name = "OpenAI"
+base_url = %s
+env_key = %q
+wire_api = "responses"
+`, tomlString(cmp.Or(f.Env["OPENAI_BASE_URL"], "https://api.openai.com/v1")), name)
+	}
+	return "", ""
 }
 
 func geminiSettings(f Facts, old []byte) []byte {
