@@ -40,3 +40,18 @@ func withGrant(ctx context.Context) context.Context {
 }
 
 func granted(ctx context.Context) bool { return ctx.Value(grantKey{}) != nil }
+
+// grant counts connections that were allowed once, while they are looked at.
+func (e *Egress) grant(p place, n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.granted[p] += n; e.granted[p] == 0 {
+		delete(e.granted, p)
+	}
+}
+
+func (e *Egress) isGranted(p place) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.granted[p] > 0
+}

@@ -151,6 +151,15 @@ func (e *Egress) closed(a netip.AddrPort) string {
 	return ""
 }
 
+// opening is the command that opens a closed address, or "" where none does.
+func (e *Egress) opening(a netip.AddrPort) string {
+	_, denied := e.policy.Load().DeniesAddr(a.Addr(), a.Port())
+	if denied || e.ofHost(a.Addr()) || !policy.Classify(a.Addr()).Openable() {
+		return ""
+	}
+	return fmt.Sprintf("berth policy allow %s --sandbox %s", a, e.cfg.Sandbox)
+}
+
 // resolve asks the host's resolvers for a name and keeps the addresses that may
 // be dialed.
 func (e *Egress) resolve(ctx context.Context, p place) ([]netip.Addr, error) {
@@ -159,10 +168,10 @@ func (e *Egress) resolve(ctx context.Context, p place) ([]netip.Addr, error) {
 		return nil, err
 	}
 	var open []netip.Addr
-	reason := ""
+	reason, hint := "", ""
 	for _, a := range all {
 		if why := e.closed(netip.AddrPortFrom(a, p.port)); why != "" {
-			reason = fmt.Sprintf("it resolves to %s: %s", a, why)
+			reason, hint = fmt.Sprintf("it resolves to %s: %s", a, why), e.opening(netip.AddrPortFrom(a, p.port))
 			continue
 		}
 		if len(open) < maxTargets {
@@ -170,9 +179,7 @@ func (e *Egress) resolve(ctx context.Context, p place) ([]netip.Addr, error) {
 		}
 	}
 	if len(open) == 0 && reason != "" {
-		return nil, &intercept.Denied{Ruling: intercept.Ruling{
-			Reason: reason, Hint: "berth policy allow ADDRESS --sandbox " + e.cfg.Sandbox,
-		}}
+		return nil, &intercept.Denied{Ruling: intercept.Ruling{Reason: reason, Hint: hint}}
 	}
 	if len(open) == 0 {
 		return nil, fmt.Errorf("%s has no address", p.name)

@@ -88,8 +88,9 @@ type Egress struct {
 	dns    *resolver
 	proxy  *intercept.Proxy
 
-	mu   sync.Mutex
-	live map[*connection]struct{}
+	mu      sync.Mutex
+	live    map[*connection]struct{}
+	granted map[place]int // connections that are looked at, and were allowed this once
 }
 
 // New returns the way out for one guest.
@@ -109,7 +110,7 @@ func New(cfg Config) (*Egress, error) {
 		hosts: &hostAddrs{list: net.InterfaceAddrs, now: time.Now},
 		ipv6:  &ipv6Route{probe: hasIPv6, now: time.Now},
 		names: newNames(cfg.Seed),
-		live:  map[*connection]struct{}{},
+		live:  map[*connection]struct{}{}, granted: map[place]int{},
 	}
 	e.policy.Store(cfg.Policy)
 	e.dns = newResolver(upstream, e)
@@ -141,10 +142,15 @@ func (e *Egress) SetPolicy(p *policy.Policy) {
 	}
 	e.proxy.Cut(func(r intercept.Request) bool {
 		at := placeOf(r.Target)
+		var d policy.Decision
 		if r.Method == "" {
-			return p.Decide(at.request(nil)).Verdict != policy.Allow && !e.isOverride(at)
+			if d = p.Decide(at.request(nil)); e.isOverride(at) {
+				return false
+			}
+		} else {
+			d = p.Decide(at.request(&policy.HTTP{Method: r.Method, Path: r.Path}))
 		}
-		return p.Decide(at.request(&policy.HTTP{Method: r.Method, Path: r.Path})).Verdict != policy.Allow
+		return d.Verdict != policy.Allow && !(d.Default && e.isGranted(at))
 	})
 }
 

@@ -177,6 +177,11 @@ func (p *passing) takeOver() {
 	p.guard.conn = ours
 	p.guard.mu.Unlock()
 	_ = server.Close()
+	p.c.address = ""
+	if p.c.decision.Reason != "" {
+		p.c.decision.Reason += "; "
+	}
+	p.c.decision.Reason += "its hello is encrypted (ECH), so Berth answers it"
 	go p.c.e.proxy.ServeTLS(context.Background(), theirs, p.c.place.name, p.c.place.port)
 }
 
@@ -186,9 +191,7 @@ func (p *passing) end(reason string) {
 	p.ended = reason
 	p.mu.Unlock()
 	conn := p.guard.current()
-	if l, ok := conn.(interface{ SetLinger(int) error }); ok {
-		_ = l.SetLinger(0)
-	}
+	_ = setLinger(conn, 0)
 	_ = conn.Close()
 }
 
@@ -203,12 +206,7 @@ func (p *passing) reason() string {
 func (p *passing) CloseWrite() error { return closeWrite(p.guard.current()) }
 
 // SetLinger makes Close a reset, with 0.
-func (p *passing) SetLinger(sec int) error {
-	if l, ok := p.guard.current().(interface{ SetLinger(int) error }); ok {
-		return l.SetLinger(sec)
-	}
-	return nil
-}
+func (p *passing) SetLinger(sec int) error { return setLinger(p.guard.current(), sec) }
 
 // Close implements net.Conn.
 func (p *passing) Close() error {

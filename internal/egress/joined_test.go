@@ -30,6 +30,9 @@ func (h handler) OpenTCP(ctx context.Context, src, dst netip.AddrPort) (netstack
 	return netstack.Route(r), err
 }
 
+// Dropped implements netstack.Handler.
+func (h handler) Dropped(d netstack.Drop) { h.Egress.Dropped(d.Protocol, d.Addr, d.Port, d.More) }
+
 // guestWithEgress is a guest whose only way out is an Egress. Connections to
 // the internet end at a listener of the test's; those to the host's loopback
 // are real.

@@ -63,7 +63,8 @@ type connection struct {
 	decision policy.Decision
 	granted  bool // allowed by an answer for this once
 	protocol string
-	address  string // that was dialed
+	address  string            // that was dialed
+	ruling   *intercept.Ruling // of its addresses, when that is what closes it
 
 	inner *passing // when it passes through
 }
@@ -96,6 +97,9 @@ func (c *connection) refuse() (Route, error) {
 	c.e.cfg.Recorder.Record(c.event())
 	if c.place.name != "" {
 		r := c.e.ruling(c.place, c.decision)
+		if c.ruling != nil {
+			r = *c.ruling
+		}
 		switch c.place.port {
 		case httpPort:
 			return Route{Serve: func(ctx context.Context, guest net.Conn) {
@@ -114,6 +118,8 @@ func (c *connection) refuse() (Route, error) {
 func (c *connection) serve(ctx context.Context, guest net.Conn) {
 	if c.granted {
 		ctx = withGrant(ctx)
+		c.e.grant(c.place, 1)
+		defer c.e.grant(c.place, -1)
 	}
 	isTLS := c.place.port == httpsPort
 	if c.place.port != httpPort && c.place.port != httpsPort {
@@ -163,9 +169,19 @@ func (p *peeked) Read(b []byte) (int, error) {
 // CloseWrite ends the sending direction.
 func (p *peeked) CloseWrite() error { return closeWrite(p.Conn) }
 
+// SetLinger makes Close a reset, with 0.
+func (p *peeked) SetLinger(sec int) error { return setLinger(p.Conn, sec) }
+
 func closeWrite(c net.Conn) error {
 	if h, ok := c.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()
+	}
+	return nil
+}
+
+func setLinger(c net.Conn, sec int) error {
+	if l, ok := c.(interface{ SetLinger(int) error }); ok {
+		return l.SetLinger(sec)
 	}
 	return nil
 }
@@ -177,6 +193,7 @@ func (c *connection) pass(ctx context.Context) (Route, error) {
 	switch {
 	case errors.As(err, &denied):
 		c.deny(denied.Ruling.Reason)
+		c.ruling = &denied.Ruling
 		return c.refuse()
 	case err != nil:
 		ev := c.event()

@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -203,7 +204,7 @@ func TestECHIsTakenOver(t *testing.T) {
 	inner := make(chan string, 9)
 	srv.TLS.EncryptedClientHelloKeys = []tls.EncryptedClientHelloKey{key}
 	srv.TLS.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { inner <- h.ServerName; return nil, nil }
-	e, _ := newTest(t, Config{Servers: anywhere(t), Dial: dial, Policy: rules(t, "allow example.com")}, false)
+	e, rec := newTest(t, Config{Servers: anywhere(t), Dial: dial, Policy: rules(t, "allow example.com")}, false)
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())
 	roots.AppendCertsFromPEM(e.cfg.CA.PEM())
@@ -229,6 +230,58 @@ func TestECHIsTakenOver(t *testing.T) {
 	}
 	if len(inner) != 0 {
 		t.Errorf("the server was asked for %q", <-inner)
+	}
+	_ = c.Close()
+	says := func(e audit.Event) bool { return e.Name == "example.com" && strings.Contains(e.Reason, "ECH") }
+	for end := time.Now().Add(10 * time.Second); !slices.ContainsFunc(rec.of(audit.Connection), says); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no line says so: %+v", rec.of(audit.Connection))
+		}
+	}
+}
+
+// TestClosedAddressIsExplained: an allowed name that leads to a private address
+// names the command that opens exactly that, where one does.
+func TestClosedAddressIsExplained(t *testing.T) {
+	z := newZone(t, records("nas.example. 0 IN A 192.168.1.5", "meta.example. 0 IN A 169.254.169.254"))
+	for policy, hints := range map[string]map[string]string{
+		"allow **":            {"nas.example": "berth policy allow 192.168.1.5:80 --sandbox box", "meta.example": ""},
+		"deny 192.168.0.0/16": {"nas.example": ""},
+	} {
+		e, _ := newTest(t, Config{Servers: []string{z.addr}, Policy: rules(t, "allow **", policy)}, false)
+		for name, hint := range hints {
+			c, err := to(t, e, name, 80)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+name+"\r\nConnection: close\r\n\r\n")
+			answer, _ := io.ReadAll(c)
+			if text := string(answer); !strings.Contains(text, "resolves to") || hint != "" && !strings.Contains(text, hint) || hint == "" && strings.Contains(text, "policy allow") {
+				t.Errorf("%s under %q: %s", name, policy, answer)
+			}
+		}
+	}
+}
+
+func TestDroppedIsRecorded(t *testing.T) {
+	e, rec := newTest(t, Config{}, false)
+	a := addressFor(t, e, "quic.example")
+	e.Dropped("udp", a, 443, 0)
+	e.Dropped("icmp", netip.MustParseAddr("203.0.113.9"), 0, 41)
+	e.Dropped("", netip.Addr{}, 0, 7)
+	got := rec.of(audit.Connection)
+	if len(got) != 3 {
+		t.Fatalf("%+v", got)
+	}
+	for i, want := range []audit.Event{
+		{Name: "quic.example", Port: 443, Protocol: "udp"}, {Address: "203.0.113.9", Protocol: "icmp"}, {},
+	} {
+		if g := got[i]; g.Name != want.Name || g.Address != want.Address || g.Port != want.Port || g.Protocol != want.Protocol || g.Verdict != audit.Deny || g.Reason == "" {
+			t.Errorf("%+v, want %+v", g, want)
+		}
+	}
+	if !strings.Contains(got[1].Reason, "41 more") {
+		t.Errorf("%+v", got[1])
 	}
 }
 

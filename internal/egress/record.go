@@ -1,7 +1,9 @@
 package egress
 
 import (
+	"fmt"
 	"net/netip"
+	"time"
 
 	"berth.dev/internal/audit"
 	"berth.dev/internal/egress/intercept"
@@ -37,6 +39,32 @@ func (e *Egress) recordExchange(x intercept.Exchange) {
 	}
 	if at.name == "" && ev.Address == "" {
 		ev.Address = at.addr.String()
+	}
+	e.cfg.Recorder.Record(ev)
+}
+
+// Dropped writes down what the guest sent that is neither TCP nor a question:
+// no rule opens a way for it. More is how many packets like it there were that
+// have no line of their own. An invalid addr stands for places that are too many.
+func (e *Egress) Dropped(protocol string, addr netip.Addr, port uint16, more uint64) {
+	ev := audit.Event{
+		Time: time.Now(), Kind: audit.Connection, Protocol: protocol, Port: port, Verdict: audit.Deny,
+		Reason: "only TCP and DNS leave a sandbox",
+	}
+	switch {
+	case protocol == "":
+		ev.Reason += "; packets to more places than are listed"
+	case protocol == "tcp":
+		ev.Reason = "a TCP packet that no system sends: options of IP, fragments, or another's address as its source"
+	}
+	if more > 0 {
+		ev.Reason += fmt.Sprintf("; %d more since the last line", more)
+	}
+	if addr.IsValid() {
+		ev.Address = addr.String()
+		if p, err := e.place(netip.AddrPortFrom(addr, max(port, 1))); err == nil && p.name != "" {
+			ev.Name, ev.Address = p.name, ""
+		}
 	}
 	e.cfg.Recorder.Record(ev)
 }

@@ -86,6 +86,8 @@ func (refuser) OpenTCP(context.Context, netip.AddrPort, netip.AddrPort) (Route, 
 	return Route{}, errors.New("refused")
 }
 
+func (refuser) Dropped(Drop) {}
+
 func (refuser) ServeDNS(_ context.Context, q []byte, _ string) ([]byte, error) { return q, nil }
 
 // FuzzFrames puts frames into a running stack, a changed one and then all of

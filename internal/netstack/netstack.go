@@ -54,6 +54,11 @@ type Handler interface {
 	// An error means no answer: nothing is sent by UDP, the connection is closed
 	// by TCP.
 	ServeDNS(ctx context.Context, query []byte, transport string) ([]byte, error)
+
+	// Dropped is told of all else that the guest sent, which went nowhere: each
+	// kind at once, and then how much more of it there was every ten seconds. It
+	// holds up the guest's frames, and must not block.
+	Dropped(Drop)
 }
 
 // Route is where a connection that was let in goes: one of its fields is set.
@@ -128,7 +133,7 @@ func New(cfg Config) (*Stack, error) {
 	if cfg.MaxConns <= 0 {
 		cfg.MaxConns = defaultMaxConns()
 	}
-	w, err := newWire(int(cfg.Wire.Fd()), cfg.Link)
+	w, err := newWire(int(cfg.Wire.Fd()), cfg.Link, cfg.Handler.Dropped)
 	if err != nil {
 		return nil, fmt.Errorf("start network stack: %w", err)
 	}

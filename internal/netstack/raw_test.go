@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -194,6 +195,18 @@ func TestFramesThatAreDropped(t *testing.T) {
 	if got := o.tries(); len(got) != 2 {
 		t.Errorf("handler was asked for %v, want the last two only", got)
 	}
+	// All of it is told, but for what never leaves a wire and what has no
+	// destination to tell of.
+	for _, want := range []netstack.Drop{
+		{Protocol: "icmp", Addr: out4}, {Protocol: "icmp", Addr: link.Host4}, {Protocol: "icmpv6", Addr: out6},
+		{Protocol: "ip-47", Addr: out4}, {Protocol: "ip-132", Addr: out4}, {Protocol: "ip-4", Addr: out4}, {Protocol: "ip-41", Addr: out4},
+		{Protocol: "ip-0", Addr: out6}, {Protocol: "tcp", Addr: out4, Port: 80}, {Protocol: "tcp", Addr: out6, Port: 80},
+		{Protocol: "tcp", Addr: ip("127.0.0.1"), Port: 80}, {Protocol: "udp", Addr: ip("224.0.0.251"), Port: 5353},
+	} {
+		if !slices.Contains(o.dropped(), want) {
+			t.Errorf("nothing was told of %+v", want)
+		}
+	}
 }
 
 func TestPingGatewayOnly(t *testing.T) {
@@ -261,5 +274,15 @@ func TestUDPRefused(t *testing.T) {
 		if r := g.replies(); len(r) != 1 || string(r[0][at:at+2]) != string(want) {
 			t.Errorf("%s: got %x, want one port unreachable", dst, r)
 		}
+		if want := (netstack.Drop{Protocol: "udp", Addr: dst.Addr(), Port: dst.Port()}); !slices.Contains(o.dropped(), want) {
+			t.Errorf("nothing was told of %+v", want)
+		}
+	}
+	// What is answered is not among it.
+	g.send(frame(link, 0x0800, packet(link.Guest4.Addr(), link.Gateway4, 17, datagram(9999, 53, "hello"))))
+	g.send(frame(link, 0x0800, packet(link.Guest4.Addr(), link.Gateway4, 1, echo4())))
+	g.replies()
+	if n := len(o.dropped()); n != 7 {
+		t.Errorf("%d reports, want 7: %+v", n, o.dropped())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ type origins struct {
 	addrs  map[netip.AddrPort]string // what the guest dials -> where that is
 	tried  []netip.AddrPort
 	srcs   []netip.AddrPort
+	drops  []netstack.Drop
 	dns    func(query []byte, transport string) ([]byte, error)
 	answer func(context.Context, net.Conn) // when set, all connections are its own
 	hold   chan struct{}                   // when set, OpenTCP waits for it
@@ -54,6 +56,18 @@ func (o *origins) OpenTCP(ctx context.Context, src, dst netip.AddrPort) (netstac
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", to)
 	return netstack.Route{Conn: c}, err
+}
+
+func (o *origins) Dropped(d netstack.Drop) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drops = append(o.drops, d)
+}
+
+func (o *origins) dropped() []netstack.Drop {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.drops)
 }
 
 func (o *origins) ServeDNS(_ context.Context, query []byte, transport string) ([]byte, error) {

@@ -63,6 +63,13 @@ func (s *Stack) start() error {
 	}
 	forwarder := tcp.NewForwarder(s.stack, receiveBuffer, maxPending, s.accept)
 	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, forwarder.HandlePacket)
+	if !s.begin() {
+		return errors.New("stack is closed")
+	}
+	go func() {
+		defer s.wg.Done()
+		s.wire.drops.run(s.ctx.Done())
+	}()
 	return s.listenDNS()
 }
 

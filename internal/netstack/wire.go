@@ -27,6 +27,7 @@ type wire struct {
 	filter   *filter
 	halted   atomic.Bool
 	dropped  atomic.Uint64 // frames that the filter kept out
+	drops    *drops
 	unsent   atomic.Uint64 // frames that could not be sent
 	reader   sync.WaitGroup
 
@@ -46,7 +47,7 @@ const (
 
 var viewSizes = [...]int{2048, 16 << 10, 48 << 10}
 
-func newWire(fd int, link Link) (*wire, error) {
+func newWire(fd int, link Link, report func(Drop)) (*wire, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("prepare wire: %w", err)
 	}
@@ -55,7 +56,7 @@ func newWire(fd int, link Link) (*wire, error) {
 		return nil, fmt.Errorf("make event descriptor: %w", err)
 	}
 	w := &wire{
-		fd: fd, stop: stop, filter: newFilter(link),
+		fd: fd, stop: stop, filter: newFilter(link), drops: newDrops(report),
 		mac: tcpip.LinkAddress(link.GatewayMAC),
 		// What arrives is not verified: it crossed no medium that could damage it.
 		caps: stack.CapabilityResolutionRequired | stack.CapabilityRXChecksumOffload,
@@ -166,8 +167,17 @@ func (w *wire) receive(s *slot, n int, truncated bool) {
 	w.mu.RLock()
 	d := w.dispatcher
 	w.mu.RUnlock()
-	if truncated || d == nil || !w.filter.admit(s.views[0].AsSlice()[:min(n, headSize)], n) {
+	head := s.views[0].AsSlice()[:min(n, headSize)]
+	admitted := !truncated && d != nil && w.filter.admit(head, n)
+	if !admitted {
 		w.dropped.Add(1)
+	}
+	if !admitted || isUDP(head) {
+		if kind, ok := w.filter.classify(head); ok && (!admitted || w.filter.unanswered(kind)) {
+			w.drops.add(kind)
+		}
+	}
+	if !admitted {
 		return
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: s.take(n)})

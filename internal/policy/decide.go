@@ -80,13 +80,13 @@ func (p *Policy) decideAddr(req Request) Decision {
 	public := class == Public
 	rules := p.forAddr(addr, func(c *compiled) bool { return public || c.opens() })
 	d := decide(rules, req)
-	if public || d.Verdict == Allow && canOpen(class) {
+	if public || d.Verdict == Allow && class.Openable() {
 		return d
 	}
 	if d.Rule == nil || d.Verdict == Allow {
 		return Decision{
 			Reason:  fmt.Sprintf("its address is %s, and no rule opens it", class),
-			Default: canOpen(class),
+			Default: class.Openable(),
 		}
 	}
 	return d
@@ -115,17 +115,17 @@ func (p *Policy) forAddr(addr netip.Addr, usable func(*compiled) bool) []*compil
 	return rules
 }
 
-// canOpen reports whether a rule can open addresses of a class. Metadata is
+// Openable reports whether a rule can open addresses of a class. Metadata is
 // not among them although it lies in such ranges: it hands out the host's own
 // credentials.
-func canOpen(c Class) bool { return c == Private || c == CGNAT || c == LinkLocal }
+func (c Class) Openable() bool { return c == Private || c == CGNAT || c == LinkLocal }
 
 // OpensAddr says whether a rule about addresses opens one that is not public,
 // to which an allowed name resolved: a single private host or a range of them,
 // by a rule that speaks of nothing else. Only Private, CGNAT and LinkLocal can
 // be opened. Port 0 means any.
 func (p *Policy) OpensAddr(a netip.Addr, port uint16) (*Rule, bool) {
-	if p == nil || p.broken != nil || !canOpen(Classify(a)) {
+	if p == nil || p.broken != nil || !Classify(a).Openable() {
 		return nil, false
 	}
 	rules := p.forAddr(a.Unmap(), (*compiled).opens)

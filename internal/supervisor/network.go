@@ -53,6 +53,9 @@ func (h handler) OpenTCP(ctx context.Context, src, dst netip.AddrPort) (netstack
 	return netstack.Route(r), err
 }
 
+// Dropped implements netstack.Handler.
+func (h handler) Dropped(d netstack.Drop) { h.Egress.Dropped(d.Protocol, d.Addr, d.Port, d.More) }
+
 // recorder writes events down as this sandbox's.
 type recorder struct {
 	log      *audit.Log
