@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # /usr/local when it may be written to, else the user's own; PREFIX=DIR overrides.
 PREFIX ?= $(shell if [ -w /usr/local/bin ]; then echo /usr/local; else echo $$HOME/.local; fi)
 
-.PHONY: build install uninstall generate test test-short test-network test-race lint bench fuzz clean help FORCE
+.PHONY: build install uninstall generate test test-short test-race lint bench fuzz clean help FORCE
 
 build: generate ## build bin/berth
 	@mkdir -p bin
@@ -47,9 +47,6 @@ test: ## everything CI runs
 
 test-short: generate ## the quick tests: no internet, no root, a minute
 	$(GO) test -short ./...
-
-test-network: generate ## the network's adversary, provider and streaming suites, not yet a part of test
-	$(GO) test -count=1 -timeout 60m -tags network -run 'TestAdversary|TestProviders|TestBalanced|TestStreams|TestTrust' ./test/e2e
 
 test-race: generate ## the race detector, where the engine is not involved
 	@scripts/test race

@@ -1,5 +1,3 @@
-//go:build network
-
 package e2e
 
 import (

@@ -155,6 +155,14 @@ func each(t *testing.T, test func(*testing.T, *user)) {
 	}
 }
 
+// least runs a test as the user who may do least, where it takes minutes and
+// who runs it decides about nothing that it looks at.
+func least(t *testing.T, test func(*testing.T, *user)) {
+	t.Helper()
+	u := suite.users[len(suite.users)-1]
+	t.Run(u.name, func(t *testing.T) { test(t, u) })
+}
+
 // command is berth as this user.
 func (u *user) command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	return u.program(ctx, suite.berth, dir, args...)

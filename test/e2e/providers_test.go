@@ -1,5 +1,3 @@
-//go:build network
-
 package e2e
 
 import (
@@ -66,7 +64,7 @@ var providers = []provider{
 // agent calls its model at the provider's real host name, and the record says
 // what it asked.
 func TestProviders(t *testing.T) {
-	each(t, func(t *testing.T, u *user) {
+	least(t, func(t *testing.T, u *user) {
 		for _, p := range providers {
 			t.Run(p.agent, func(t *testing.T) {
 				t.Parallel() // they mostly wait

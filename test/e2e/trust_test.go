@@ -1,5 +1,3 @@
-//go:build network
-
 package e2e
 
 import (
@@ -61,7 +59,7 @@ var trustClients = []struct{ name, script string }{
 // TestTrust: what runs in a sandbox trusts the sandbox's authority, after a
 // restart too, by which it has another; and sudo's rules are such as sudo takes.
 func TestTrust(t *testing.T) {
-	each(t, func(t *testing.T, u *user) {
+	least(t, func(t *testing.T, u *user) {
 		u, ws, name := u.trusting(t)
 		exec := func(script string) result {
 			t.Helper()
@@ -151,7 +149,7 @@ CMD ["sh", "-c", "cat /curl /git /python; curl -sS https://` + trustHost + `/"]
 // TestTrustInContainers: a build's steps, what is run of its image, and what is
 // run in that, trust the authority too, and no image or container shows it.
 func TestTrustInContainers(t *testing.T) {
-	each(t, func(t *testing.T, u *user) {
+	least(t, func(t *testing.T, u *user) {
 		u, ws, name := u.trusting(t)
 		exec := func(script string) string {
 			t.Helper()
