@@ -57,6 +57,7 @@ const (
 	Connection Kind = "connection" // one TCP connection, or the attempt
 	DNS        Kind = "dns"        // a question
 	HTTP       Kind = "http"       // a request on a connection that is looked at
+	Secret     Kind = "secret"     // a use of a credential, or a try that was refused
 	Decision   Kind = "decision"   // an answer of the user who was asked
 	Policy     Kind = "policy"     // a change of rules
 	Lifecycle  Kind = "lifecycle"  // of the sandbox
@@ -64,7 +65,7 @@ const (
 )
 
 // Kinds returns all of them.
-func Kinds() []Kind { return []Kind{Connection, DNS, HTTP, Decision, Policy, Lifecycle, Gap} }
+func Kinds() []Kind { return []Kind{Connection, DNS, HTTP, Secret, Decision, Policy, Lifecycle, Gap} }
 
 // Verdicts of an event.
 const (
@@ -93,6 +94,7 @@ type Event struct {
 	Rule     string        `json:"rule,omitempty"`    // the deciding rule
 	Origin   string        `json:"origin,omitempty"`  // where it is written
 	Reason   string        `json:"reason,omitempty"`
+	Secret   string        `json:"secret,omitempty"`   // its name
 	Error    string        `json:"error,omitempty"`    // what was allowed failed for this
 	Sent     int64         `json:"sent,omitempty"`     // bytes from the guest
 	Received int64         `json:"received,omitempty"` // bytes to the guest

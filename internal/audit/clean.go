@@ -24,7 +24,7 @@ func (e *Event) clean() int {
 	n += cleanText(&e.Protocol, 32) + cleanText(&e.Question, 32) + cleanText(&e.Answer, 32)
 	n += cleanText(&e.Method, 32) + cleanText(&e.Path, 1024) + cleanText(&e.Verdict, 16)
 	n += cleanText(&e.Rule, 1024) + cleanText(&e.Origin, 512) + cleanText(&e.Reason, 512)
-	n += cleanText(&e.Error, 512) + cleanText(&e.Detail, 512)
+	n += cleanText(&e.Error, 512) + cleanText(&e.Detail, 512) + cleanText(&e.Secret, 128)
 	return n
 }
 

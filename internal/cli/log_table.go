@@ -172,6 +172,8 @@ func logWhatOf(e audit.Event) string {
 			place = cmp.Or(e.Name, e.Address)
 		}
 		return e.Method + " " + place + e.Path
+	case e.Kind == audit.Secret:
+		return strings.TrimSpace(e.Secret + " for " + e.Method + " " + cmp.Or(e.Name, e.Address) + e.Path)
 	case e.Kind == audit.Gap && e.Lost > 0:
 		return fmt.Sprintf("%d events are missing here", e.Lost)
 	case e.Kind == audit.Gap:

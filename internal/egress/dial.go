@@ -256,8 +256,10 @@ func (e *Egress) isOverride(p place) bool { return e.override(p) != nil }
 
 // inspected reports whether something else than a rule needs a place looked at.
 func (e *Egress) inspected(p place) bool {
-	o := e.override(p)
-	return o != nil && o.Inspect
+	if o := e.override(p); o != nil && o.Inspect {
+		return true
+	}
+	return p.name != "" && e.cfg.Inspect != nil && e.cfg.Inspect(p.name, p.port)
 }
 
 // viaProxy is the proxy that leads to a place, or nil.

@@ -54,6 +54,13 @@ type Config struct {
 	// Proxy says which HTTP proxy of the host's leads to a place, nil for none;
 	// a nil Proxy means that there is none at all.
 	Proxy func(host string, port uint16) (*url.URL, error)
+	// Inspect says which names' places are looked at whatever the rules say,
+	// because something is put into or taken out of what is said there; nil: none.
+	// Recheck has to be called when its answers change.
+	Inspect func(host string, port uint16) bool
+	// Requests and Responses are stages of what is looked at, in their order.
+	Requests  []intercept.RequestStage
+	Responses []intercept.ResponseStage
 	// CA signs what is intercepted.
 	CA *intercept.CA
 	// Roots verify servers of intercepted connections; nil means the host's.
@@ -116,6 +123,7 @@ func New(cfg Config) (*Egress, error) {
 	e.dns = newResolver(upstream, e)
 	if e.proxy, err = intercept.New(intercept.Config{
 		CA: cfg.CA, Judge: e, Record: e.recordExchange, Roots: cfg.Roots, Dial: e.dialUpstream, Logger: cfg.Logger,
+		Requests: cfg.Requests, Responses: cfg.Responses,
 	}); err != nil {
 		return nil, err
 	}
@@ -125,6 +133,9 @@ func New(cfg Config) (*Egress, error) {
 // Close ends what is intercepted. The connections that pass through are the
 // network stack's to close.
 func (e *Egress) Close() error { return e.proxy.Close() }
+
+// Recheck cuts connections that have to be looked at from now on.
+func (e *Egress) Recheck() { e.SetPolicy(e.policy.Load()) }
 
 // SetPolicy replaces the policy, and cuts what it no longer allows.
 func (e *Egress) SetPolicy(p *policy.Policy) {

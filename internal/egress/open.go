@@ -235,6 +235,9 @@ func (e *Egress) untrack(c *connection) {
 // under a policy.
 func (c *connection) stillAllowed(p *policy.Policy) bool {
 	d := p.Decide(c.place.request(nil))
+	if c.e.inspected(c.place) {
+		return false
+	}
 	if d.Default && c.granted {
 		return true
 	}

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,12 +233,9 @@ func TestECHIsTakenOver(t *testing.T) {
 		t.Errorf("the server was asked for %q", <-inner)
 	}
 	_ = c.Close()
-	says := func(e audit.Event) bool { return e.Name == "example.com" && strings.Contains(e.Reason, "ECH") }
-	for end := time.Now().Add(10 * time.Second); !slices.ContainsFunc(rec.of(audit.Connection), says); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no line says so: %+v", rec.of(audit.Connection))
-		}
-	}
+	wait(t, func() bool {
+		return slices.ContainsFunc(rec.of(audit.Connection), func(e audit.Event) bool { return e.Name == "example.com" && strings.Contains(e.Reason, "ECH") })
+	})
 }
 
 // TestClosedAddressIsExplained: an allowed name that leads to a private address
@@ -367,6 +365,44 @@ func TestPolicyChange(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// TestRecheck: what passes through is cut when it has to be looked at from now
+// on, and is looked at when it comes back.
+func TestRecheck(t *testing.T) {
+	srv, dial := origin(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	var bound atomic.Bool
+	e, rec := newTest(t, Config{
+		Servers: anywhere(t), Dial: dial, Roots: roots, Policy: rules(t, "allow example.com"),
+		Inspect: func(host string, port uint16) bool { return bound.Load() && host == "example.com" && port == 443 },
+	}, false)
+	trust := roots.Clone()
+	trust.AppendCertsFromPEM(e.cfg.CA.PEM())
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: trust},
+		DialContext:     func(_ context.Context, _, _ string) (net.Conn, error) { return to(t, e, "example.com", 443) },
+	}}
+	issuer := func() string {
+		resp, err := client.Get("https://example.com/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		return resp.TLS.PeerCertificates[0].Issuer.String()
+	}
+	passed := issuer()
+	if got := issuer(); got != passed || len(rec.of(audit.HTTP)) != 0 {
+		t.Fatalf("%q, then %q", passed, got)
+	}
+	bound.Store(true)
+	e.Recheck()
+	wait(t, func() bool { return len(rec.of(audit.Connection)) == 1 })
+	if got := issuer(); got == passed || len(rec.of(audit.HTTP)) != 1 {
+		t.Errorf("it is not looked at: %q, %+v", got, rec.of(audit.HTTP))
+	}
 }
 
 // TestInspection: methods and paths decide, request by request.
