@@ -30,8 +30,13 @@ var graph = map[string]string{
 
 	// What is decided, as files; and what was done, as a log.
 	"internal/policyfile": "internal/policy internal/sandbox internal/atomicfile internal/failpoint",
-	"internal/config":     "internal/sandbox",
+	"internal/config":     "internal/sandbox internal/service",
 	"internal/audit":      "internal/sandbox internal/atomicfile internal/failpoint",
+
+	// The user's secrets. Of what may import it, secrets_test.go says what may
+	// look inside them.
+	"internal/secret":  "internal/sandbox internal/atomicfile internal/failpoint",
+	"internal/service": "internal/policy internal/sandbox",
 
 	// The host's folders, and one sandbox's.
 	"internal/hostdir": "internal/sandbox",
@@ -40,23 +45,32 @@ var graph = map[string]string{
 	// Parts: siblings do not know each other; the supervisor joins them.
 	"internal/unprivileged":                    "internal/sandbox",
 	"internal/engine":                          "internal/sandbox",
-	"internal/engine/gvisor":                   "internal/engine internal/sandbox internal/unwind internal/engine/gvisor/programs",
+	"internal/engine/gvisor":                   "internal/engine internal/sandbox internal/unwind internal/engine/gvisor/programs internal/engine/squash",
 	"internal/engine/gvisor/programs":          "",
 	"internal/engine/gvisor/programs/generate": "internal/atomicfile internal/engine/gvisor/programs",
-	"internal/engine/all":                      "internal/engine internal/engine/gvisor",
-	"internal/engine/enginetest":               "internal/engine internal/sandbox",
-	"internal/engine/enginetest/probe":         "",
-	"internal/image":                           "internal/sandbox internal/atomicfile internal/unwind internal/failpoint internal/image/erofs",
-	"internal/image/erofs":                     "",
-	"internal/debian":                          "internal/sandbox internal/atomicfile",
-	"internal/debian/debiantest":               "",
-	"internal/workspace":                       "internal/sandbox",
-	"internal/netstack":                        "internal/sandbox",
-	"internal/netstack/netstacktest":           "internal/netstack",
-	"internal/egress":                          "internal/policy internal/sandbox internal/audit internal/egress/...",
-	"internal/egress/clienthello":              "",
-	"internal/egress/intercept":                "",
-	"internal/guestbin":                        "internal/atomicfile internal/sandbox",
+	"internal/engine/all":                      "internal/engine internal/engine/gvisor internal/engine/microvm",
+	// Its guests' kernel is a package of the distribution's, verified like the
+	// templates'; its parts are its own.
+	"internal/engine/microvm":          "internal/engine internal/engine/squash internal/engine/microvm/... internal/atomicfile internal/sandbox internal/unwind !internal/engine/microvm/init",
+	"internal/engine/microvm/bootapi":  "",
+	"internal/engine/microvm/ext4":     "",
+	"internal/engine/microvm/init":     "internal/engine/microvm/bootapi",
+	"internal/engine/microvm/kernel":   "internal/debian internal/engine/microvm/bootapi internal/atomicfile internal/sandbox",
+	"internal/engine/squash":           "",
+	"internal/engine/enginetest":       "internal/engine internal/sandbox",
+	"internal/engine/enginetest/probe": "",
+	"internal/image":                   "internal/sandbox internal/atomicfile internal/unwind internal/failpoint internal/image/erofs",
+	"internal/image/erofs":             "",
+	"internal/debian":                  "internal/sandbox internal/atomicfile",
+	"internal/debian/debiantest":       "",
+	"internal/workspace":               "internal/sandbox",
+	"internal/netstack":                "internal/sandbox",
+	"internal/netstack/netstacktest":   "internal/netstack",
+	"internal/egress":                  "internal/policy internal/sandbox internal/audit internal/egress/...",
+	"internal/egress/clienthello":      "",
+	"internal/egress/intercept":        "",
+	"internal/credential":              "internal/secret internal/service internal/sandbox internal/egress/intercept",
+	"internal/guestbin":                "internal/atomicfile internal/sandbox",
 
 	// The guest: what runs inside knows only the words it shares with the host.
 	"internal/guestapi":          "",
@@ -78,13 +92,13 @@ var graph = map[string]string{
 	"cmd/berth-guest":            "internal/guest",
 
 	// Processes: the only packages that join parts.
-	"internal/control":    "internal/sandbox internal/engine",
-	"internal/supervisor": "internal/... !internal/cli !internal/manager !internal/image/erofs !internal/engine/gvisor !internal/guest",
-	"internal/manager":    "internal/agent internal/atomicfile internal/audit internal/bundle internal/config internal/policyfile internal/control internal/engine internal/guestapi/client internal/hostdir internal/image internal/sandbox internal/supervisor internal/unprivileged",
-	"internal/template":   "internal/...  !internal/cli !internal/engine/gvisor !internal/guest",
+	"internal/control":    "internal/sandbox internal/engine internal/secret",
+	"internal/supervisor": "internal/... !internal/cli !internal/manager !internal/image/erofs !internal/engine/gvisor !internal/engine/microvm !internal/guest",
+	"internal/manager":    "internal/agent internal/atomicfile internal/audit internal/bundle internal/config internal/policyfile internal/control internal/engine internal/guestapi/client internal/hostdir internal/image internal/sandbox internal/secret internal/supervisor internal/unprivileged",
+	"internal/template":   "internal/...  !internal/cli !internal/engine/gvisor !internal/engine/microvm !internal/guest",
 	"internal/terminal":   "internal/guestapi internal/guestapi/termmode internal/sandbox",
-	"internal/cli":        "internal/... !internal/engine/gvisor !internal/guest",
-	"cmd/berth":           "internal/cli internal/cli/... internal/engine/all internal/engine/gvisor internal/hostdir internal/manager internal/supervisor",
+	"internal/cli":        "internal/... !internal/engine/gvisor !internal/engine/microvm !internal/guest",
+	"cmd/berth":           "internal/cli internal/cli/... internal/engine internal/engine/all internal/hostdir internal/manager internal/supervisor",
 }
 
 // forbidden are packages outside the tree that must stay away from some of it.

@@ -124,7 +124,17 @@ func (x *exchange) forward(ctx context.Context) error {
 
 // stopped answers what a stage refused.
 func (x *exchange) stopped(err error) error {
-	x.rec.Ruling = Ruling{Reason: clean(err.Error())}
+	var failed *Failed
+	var denied *Denied
+	switch {
+	case errors.As(err, &failed):
+		return x.fail(http.StatusBadGateway, clean(failed.Reason))
+	case errors.As(err, &denied):
+		x.rec.Ruling = denied.Ruling
+		x.rec.Ruling.Allowed = false
+	default:
+		x.rec.Ruling = Ruling{Reason: clean(err.Error())}
+	}
 	return x.refuse(http.StatusForbidden, x.rec.Ruling)
 }
 
@@ -187,8 +197,12 @@ func (x *exchange) inform(status int, header textproto.MIMEHeader) error {
 	if x.answered || status == http.StatusContinue || status == http.StatusSwitchingProtocols {
 		return nil
 	}
+	info := &http.Response{StatusCode: status, Header: http.Header(header), Body: http.NoBody}
+	if x.after(x.r.Context(), info) != nil {
+		return nil
+	}
 	h := x.w.Header()
-	for k, v := range header {
+	for k, v := range info.Header {
 		h[k] = v
 	}
 	cleanHeader(h)

@@ -78,21 +78,32 @@ type Exchange struct {
 }
 
 // RequestStage changes or refuses a request that was allowed, before it goes to
-// the server. An error refuses it, with 403 and the error's text. The place that
-// it goes to cannot be changed. Called from many goroutines.
+// the server. An error refuses it, with 403 and the error's text, or as Failed
+// and Denied say. The place that it goes to cannot be changed. A Body that a
+// stage puts in refuses the rest of the request by a *Denied. Called from many
+// goroutines.
 type RequestStage interface {
 	Request(ctx context.Context, t Target, r *http.Request) error
 }
 
 // ResponseStage changes or refuses what the server answered, before it goes to
-// the guest. One that changes the length of the body sets ContentLength, -1
-// when it is not known. Called from many goroutines.
+// the guest. One that changes the length of the body sets ContentLength, -1 when
+// it is not known. Of an answer that switches protocols it sees the header alone.
+// It also gets informational answers, without a Body; an error drops those.
+// Called from many goroutines.
 type ResponseStage interface {
 	Response(ctx context.Context, t Target, r *http.Response) error
 }
 
-// Denied is an error of Config.Dial that means a decision, not a failure: the
-// guest is told as of any other refusal.
+// Failed is an error of a stage that means no decision: what it needed was not
+// to be had. The guest is told with 502.
+type Failed struct{ Reason string }
+
+// Error implements error.
+func (f *Failed) Error() string { return f.Reason }
+
+// Denied is an error of Config.Dial, or of a stage, that means a decision, not a
+// failure: the guest is told as of any other refusal.
 type Denied struct{ Ruling Ruling }
 
 // Error implements error.
