@@ -1,5 +1,5 @@
 // Package engine is the contract between Berth and what isolates a guest. A
-// driver (engine/gvisor, later engine/microvm) turns a Config into a running
+// driver (engine/gvisor, engine/microvm) turns a Config into a running
 // Machine; nothing outside a driver's folder knows which one runs. The package
 // owns the interfaces and the registry, and no mechanism.
 package engine
@@ -75,10 +75,50 @@ type MemoryReporter interface {
 	Memory() (uint64, error)
 }
 
+// Flusher is the ability to make durable, at once, what the guest has written
+// to a state that persists (Features.Persistent).
+type Flusher interface {
+	Flush(ctx context.Context) error
+}
+
+// Preparer is the ability to fetch and make what all machines of an engine
+// need, before the first of them: it may take minutes, and a person can watch.
+// Create does the same when nobody has; prepared, it takes no time.
+type Preparer interface {
+	// Prepare keeps what it makes in a folder like Config.CacheDir. progress may
+	// be nil; total is 0 while it is not known.
+	Prepare(ctx context.Context, cacheDir string, progress func(what string, done, total int64)) error
+}
+
+// Prober is the ability to say how well an engine runs on this host, which
+// Check does not: it may take seconds.
+type Prober interface {
+	// Probe returns what there is in a clause, and what is worse than it could be
+	// as a *sandbox.Error with a hint, or nil. cacheDir is like Config.CacheDir, or
+	// "": then nothing that was found before counts, or is kept.
+	Probe(ctx context.Context, cacheDir string) (how string, warning error)
+}
+
+// Reexecer is the need of an engine whose machines have processes of this same
+// binary: main calls Registry.Reexec before anything else.
+type Reexecer interface {
+	// Reexec takes over and does not return when this process is one of them.
+	Reexec()
+}
+
 // Features says what an engine can do; what it cannot is said to the user.
 type Features struct {
 	Save  bool // Machine.Save and Config.Restore
 	Layer bool // machines are LayerWriters
+	// Persistent: StateDir is the guest's state. A machine without a Restore goes
+	// on from what the last one in that folder left, also when that was killed,
+	// and Save makes copies. Otherwise each machine begins anew, and what is not
+	// in a Save is lost.
+	Persistent bool
+	// Checksums: the guest's end of the wire computes and verifies checksums.
+	Checksums bool
+	// Netfilter: the guest's kernel filters and translates, as Docker wants it.
+	Netfilter bool
 	// NeedsKVM: the engine is of use only with hardware virtualisation.
 	NeedsKVM bool
 }
@@ -94,6 +134,9 @@ type Config struct {
 	StateDir string
 	// RunDir is another, on a short path, emptied between starts: sockets.
 	RunDir string
+	// CacheDir is a folder that all machines share and that may be deleted at any
+	// time when none runs; what an engine fetches for all of them is there.
+	CacheDir string
 	// Root is the EROFS file of the root file system.
 	Root string
 	// Layers are EROFS files mounted read-only below the root.
@@ -152,6 +195,19 @@ type Registry struct{ engines []Engine }
 
 // NewRegistry returns a registry of the given engines; the first is the default.
 func NewRegistry(engines ...Engine) *Registry { return &Registry{engines: engines} }
+
+// Engines are the engines, in order.
+func (r *Registry) Engines() []Engine { return r.engines }
+
+// Reexec hands this process over when it is one of an engine's own, and then
+// does not return. It is the first thing that main calls.
+func (r *Registry) Reexec() {
+	for _, e := range r.engines {
+		if x, ok := e.(Reexecer); ok {
+			x.Reexec()
+		}
+	}
+}
 
 // Lookup returns the engine of that name; "" means the default.
 func (r *Registry) Lookup(name string) (Engine, error) {

@@ -1,10 +1,12 @@
 package netstack
 
 import (
-	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -15,21 +17,26 @@ import (
 )
 
 // wire is the link endpoint on the socket pair. It is not gVisor's fdbased
-// one, for four reasons: that parses a frame before anybody can filter it,
+// one, for five reasons: that parses a frame before anybody can filter it,
 // drops what it sends when the socket is full (the stack then waits for a
-// retransmission), can be kept from stopping by a guest that never pauses, and
-// does not close its event descriptors.
+// retransmission), can be kept from stopping by a guest that never pauses, does
+// not close its event descriptors, and waits in poll(2). A thread that does so
+// has to be woken for each frame beside the runtime's own; waiting with the
+// runtime takes a quarter of the time from a request, and of the supervisor's
+// work for it.
 type wire struct {
-	fd, stop int // the socket; an eventfd that becomes readable when halt is called
-	mac      tcpip.LinkAddress
-	caps     stack.LinkEndpointCapabilities
-	mtu      atomic.Uint32
-	filter   *filter
-	halted   atomic.Bool
-	dropped  atomic.Uint64 // frames that the filter kept out
-	drops    *drops
-	unsent   atomic.Uint64 // frames that could not be sent
-	reader   sync.WaitGroup
+	fd      int             // the socket
+	file    *os.File        // it again, for the runtime to wait for
+	raw     syscall.RawConn // file's
+	mac     tcpip.LinkAddress
+	caps    stack.LinkEndpointCapabilities
+	mtu     atomic.Uint32
+	filter  *filter
+	halted  atomic.Bool
+	dropped atomic.Uint64 // frames that the filter kept out
+	drops   *drops
+	unsent  atomic.Uint64 // frames that could not be sent
+	reader  sync.WaitGroup
 
 	mu         sync.RWMutex
 	dispatcher stack.NetworkDispatcher
@@ -51,12 +58,12 @@ func newWire(fd int, link Link, report func(Drop)) (*wire, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("prepare wire: %w", err)
 	}
-	stop, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	file, raw, err := again(fd)
 	if err != nil {
-		return nil, fmt.Errorf("make event descriptor: %w", err)
+		return nil, fmt.Errorf("prepare wire: %w", err)
 	}
 	w := &wire{
-		fd: fd, stop: stop, filter: newFilter(link), drops: newDrops(report),
+		fd: fd, file: file, raw: raw, filter: newFilter(link), drops: newDrops(report),
 		mac: tcpip.LinkAddress(link.GatewayMAC),
 		// What arrives is not verified: it crossed no medium that could damage it.
 		caps: stack.CapabilityResolutionRequired | stack.CapabilityRXChecksumOffload,
@@ -68,17 +75,38 @@ func newWire(fd int, link Link, report func(Drop)) (*wire, error) {
 	return w, nil
 }
 
+// again is a second descriptor of a socket that does not block. The first one
+// may belong to a file that the runtime does not wait for.
+func again(fd int) (*os.File, syscall.RawConn, error) {
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	file := os.NewFile(uintptr(own), "wire")
+	raw, err := file.SyscallConn()
+	if err == nil {
+		err = file.SetDeadline(time.Time{}) // fails where halt's would
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, nil, err
+	}
+	return file, raw, nil
+}
+
 // halt stops the reader and waits for it; what is sent afterwards is sent only
 // if that does not block. It is called before the NIC is removed.
 func (w *wire) halt() {
 	w.halted.Store(true)
-	// The counter cannot be full: this is its only writer, and runs once.
-	_, _ = unix.Write(w.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	_ = w.file.SetDeadline(past)
 	w.reader.Wait()
 }
 
-// release closes the event descriptor. Nobody uses the wire any more.
-func (w *wire) release() { _ = unix.Close(w.stop) }
+// past is a deadline that is over: who waits is woken, and nobody waits again.
+var past = time.Unix(1, 0)
+
+// release closes the second descriptor. Nobody uses the wire any more.
+func (w *wire) release() { _ = w.file.Close() }
 
 // Attach implements stack.LinkEndpoint.
 func (w *wire) Attach(d stack.NetworkDispatcher) {
@@ -142,18 +170,22 @@ func (w *wire) read() {
 			slots[i].release()
 		}
 	}()
-	for !w.halted.Load() { // asked each time: the call below looks only when there is nothing to read
+	for !w.halted.Load() {
 		for i := range slots {
 			slots[i].refill()
 			hdrs[i] = rawfile.MMsgHdr{}
 			hdrs[i].Msg.Iov = &slots[i].iovecs[0]
 			hdrs[i].Msg.SetIovlen(len(slots[i].iovecs))
 		}
-		n, errno := rawfile.BlockingRecvMMsgUntilStopped(w.stop, w.fd, hdrs)
+		n, errno := 0, unix.Errno(0)
+		err := w.raw.Read(func(fd uintptr) bool {
+			n, errno = recvMMsg(fd, hdrs)
+			return errno != unix.EAGAIN
+		})
 		if errno == unix.EINTR {
 			continue
 		}
-		if errno != 0 || n < 0 {
+		if err != nil || errno != 0 {
 			return
 		}
 		for i := range n {
@@ -206,35 +238,24 @@ func (w *wire) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	sent := 0
 	for sent < len(hdrs) {
 		n, errno := rawfile.NonBlockingSendMMsg(w.fd, hdrs[sent:])
-		if errno == 0 {
+		if errno == unix.EAGAIN {
+			// Tried again within, where no room that is made goes unnoticed. After
+			// halt that does not run, and nothing is waited for.
+			_ = w.raw.Write(func(fd uintptr) bool {
+				n, errno = rawfile.NonBlockingSendMMsg(int(fd), hdrs[sent:])
+				return errno != unix.EAGAIN
+			})
+		}
+		switch errno {
+		case 0:
 			sent += n
-			continue
+		case unix.EINTR:
+		default:
+			w.unsent.Add(uint64(len(hdrs) - sent))
+			return sent, tcpip.TranslateErrno(errno)
 		}
-		if errno == unix.EINTR || (errno == unix.EAGAIN && w.waitWritable()) {
-			continue
-		}
-		w.unsent.Add(uint64(len(hdrs) - sent))
-		return sent, tcpip.TranslateErrno(errno)
 	}
 	return sent, nil
-}
-
-// waitWritable blocks until the socket has room; false means that the wire was
-// halted, or is broken.
-func (w *wire) waitWritable() bool {
-	for !w.halted.Load() {
-		fds := []unix.PollFd{{Fd: int32(w.stop), Events: unix.POLLIN}, {Fd: int32(w.fd), Events: unix.POLLOUT}}
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return false
-		}
-		if fds[1].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 {
-			return false
-		}
-		if fds[1].Revents&unix.POLLOUT != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // AddHeader implements stack.NetworkLinkEndpoint.

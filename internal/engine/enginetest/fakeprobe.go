@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // run plays one command of the probe.
@@ -29,6 +30,8 @@ func (m *FakeMachine) command(w []string) (string, error) {
 		return strconv.Itoa(m.cfg.Resources.CPUs), nil
 	case "memory":
 		return strconv.FormatInt(m.cfg.Resources.Memory, 10), nil
+	case "time":
+		return strconv.FormatInt(time.Now().UnixMilli(), 10), nil
 	case "exec": // as another process of the same user
 		text, err := m.command(w[1:])
 		if err != nil {

@@ -40,6 +40,7 @@ func Suite(t *testing.T, e engine.Engine) {
 		test func(*testing.T, *harness)
 	}{
 		{"Identity", testIdentity},
+		{"ClockIsTheHosts", testClock},
 		{"ExitStatus", testExitStatus},
 		{"SignalReachesFirstProcess", testSignal},
 		{"CloseEndsEverything", testClose},
@@ -56,6 +57,7 @@ func Suite(t *testing.T, e engine.Engine) {
 		{"SaveAndRestore", testSave},
 		{"SaveWhileRunning", testSaveRunning},
 		{"KeptTmpfs", testKeptTmpfs},
+		{"StatePersists", testPersistence},
 		{"LayerWritten", testWriteLayer},
 		{"Caps", testCaps},
 	} {
@@ -69,6 +71,15 @@ func Boot(t testing.TB, e engine.Engine) engine.Machine {
 	t.Helper()
 	h := &harness{engine: e, root: buildRoot(t)}
 	return h.boot(t, h.config(t)).machine
+}
+
+// BootProbe is Boot for tests that also ask something of the guest: the function
+// runs a command of the probe's, which has to work.
+func BootProbe(t testing.TB, e engine.Engine) (engine.Machine, func(words ...string) string) {
+	t.Helper()
+	h := &harness{engine: e, root: buildRoot(t)}
+	g := h.boot(t, h.config(t))
+	return g.machine, g.do
 }
 
 type harness struct {
@@ -144,9 +155,24 @@ func (h *harness) config(t testing.TB) engine.Config {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(run) })
 	return engine.Config{
-		ID: sandbox.NewID(), Hostname: "conformance", StateDir: t.TempDir(), RunDir: run,
+		ID: sandbox.NewID(), Hostname: "conformance", StateDir: t.TempDir(), RunDir: run, CacheDir: cacheDir(t),
 		Root: h.root, Args: []string{"/probe"}, Env: []string{"PATH=/"},
 	}
+}
+
+// cacheDir is where engines keep what they fetch, from one run of the tests to
+// the next: where the end-to-end tests keep their templates.
+func cacheDir(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("BERTH_TEST_CACHE")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		must(t, err)
+		dir = filepath.Join(cache, "berth-test")
+	}
+	dir = filepath.Join(dir, "engines")
+	must(t, os.MkdirAll(dir, 0o700))
+	return dir
 }
 
 // boot makes and starts a machine and waits until the probe answers.

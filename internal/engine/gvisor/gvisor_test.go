@@ -6,10 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"berth.dev/internal/engine/enginetest"
 	"berth.dev/internal/unprivileged"
@@ -45,74 +42,6 @@ func TestUserNamespaceHint(t *testing.T) {
 			t.Errorf("%s: %q lacks %q", name, got, c.want)
 		}
 	}
-}
-
-// TestSquashProgram runs the filter's program over system calls.
-func TestSquashProgram(t *testing.T) {
-	const eperm = retErrno | uint32(syscall.EPERM)
-	for _, c := range []struct {
-		name string
-		arch uint32
-		nr   int
-		args [6]uint64
-		want uint32
-	}{
-		{"chown is a no-op", auditArch, unix.SYS_FCHOWNAT, [6]uint64{}, retErrno},
-		{"chmod", auditArch, unix.SYS_FCHMOD, [6]uint64{3, 0o755}, retAllow},
-		{"chmod u+s", auditArch, unix.SYS_FCHMOD, [6]uint64{3, 0o4755}, eperm},
-		{"chmod g+s", auditArch, unix.SYS_FCHMODAT, [6]uint64{3, 0, 0o2755}, eperm},
-		{"fchmodat2 u+s", auditArch, sysFchmodat2, [6]uint64{3, 0, 0o4755, 0}, eperm},
-		{"create setuid", auditArch, unix.SYS_OPENAT, [6]uint64{3, 0, unix.O_CREAT | unix.O_WRONLY, 0o4755}, eperm},
-		{"create without a name", auditArch, unix.SYS_OPENAT, [6]uint64{3, 0, unix.O_TMPFILE | unix.O_WRONLY, 0o4755}, eperm},
-		{"open, with garbage for a mode", auditArch, unix.SYS_OPENAT, [6]uint64{3, 0, unix.O_RDONLY | unix.O_DIRECTORY, 0o6755}, retAllow},
-		{"create", auditArch, unix.SYS_OPENAT, [6]uint64{3, 0, unix.O_CREAT, 0o755}, retAllow},
-		{"mknod setgid", auditArch, unix.SYS_MKNODAT, [6]uint64{3, 0, 0o2644}, eperm},
-		{"write", auditArch, unix.SYS_WRITE, [6]uint64{1}, retAllow},
-		{"another table", auditArch + 1, unix.SYS_FCHOWNAT, [6]uint64{}, retAllow},
-	} {
-		if got := interpret(t, squashProgram(), c.arch, uint32(c.nr), c.args); got != c.want {
-			t.Errorf("%s: %#x, want %#x", c.name, got, c.want)
-		}
-	}
-}
-
-// interpret runs a filter as the kernel does (the few instructions it uses).
-func interpret(t *testing.T, prog []unix.SockFilter, arch, nr uint32, args [6]uint64) uint32 {
-	t.Helper()
-	load := func(off uint32) uint32 {
-		switch {
-		case off == dataNr:
-			return nr
-		case off == dataArch:
-			return arch
-		}
-		return uint32(args[(off-dataArgs)/8])
-	}
-	var a uint32
-	for pc := 0; pc < len(prog); pc++ {
-		in := prog[pc]
-		jump := func(yes bool) {
-			if yes {
-				pc += int(in.Jt)
-			} else {
-				pc += int(in.Jf)
-			}
-		}
-		switch in.Code {
-		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			a = load(in.K)
-		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
-			jump(a == in.K)
-		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K:
-			jump(a&in.K != 0)
-		case unix.BPF_RET | unix.BPF_K:
-			return in.K
-		default:
-			t.Fatalf("instruction %#x", in.Code)
-		}
-	}
-	t.Fatal("the program runs off its end")
-	return 0
 }
 
 // TestPosture looks at a live machine from the host: filtered, without the

@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
 	"gvisor.dev/gvisor/runsc/cmd/util"
 
+	"berth.dev/internal/engine/squash"
 	"berth.dev/internal/sandbox"
 )
 
@@ -23,6 +24,9 @@ const (
 	probeArg   = "berth-namespace-probe"
 	capsFile   = "caps.json"
 )
+
+// Reexec implements engine.Reexecer.
+func (*Engine) Reexec() { Reexec() }
 
 // Reexec takes over when this process is one of the engine's own (the sentry,
 // the gofer, their helper, or the probe of Check) and then does not return. It
@@ -51,7 +55,7 @@ func Reexec() {
 
 // prepare does to a sentry or gofer what gVisor has no switch for.
 func prepare(command string) {
-	if err := installSquash(); err != nil {
+	if err := squash.Install(false); err != nil {
 		fatal("install the ownership filter", err)
 	}
 	if command == "boot" {

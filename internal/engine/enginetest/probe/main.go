@@ -72,6 +72,8 @@ func run(w []string) (string, error) {
 		var info syscall.Sysinfo_t
 		err := syscall.Sysinfo(&info)
 		return strconv.FormatUint(info.Totalram*uint64(info.Unit), 10), err
+	case "time":
+		return strconv.FormatInt(time.Now().UnixMilli(), 10), nil
 	case "read":
 		data, err := os.ReadFile(w[1])
 		return string(data), err

@@ -1,4 +1,4 @@
-package gvisor
+package squash
 
 import (
 	"runtime"
@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// installSquash gives this process and its children a system call filter under
-// which changing a file's owner succeeds and does nothing, and setting a
-// setuid or setgid bit is refused.
+// Install gives this process and its children a system call filter under which
+// changing a file's owner succeeds and does nothing, and setting a setuid or
+// setgid bit is refused.
 //
 // Owner: only one id of the guest is mapped to the host, so a chown to any
 // other would fail with EINVAL; as a successful no-op, every file in a
@@ -18,11 +18,15 @@ import (
 // Bits: a guest's `chmod u+s` on a workspace file would be real on the host,
 // owned by the user who runs Berth: a way for another local user to become
 // them, and for the guest to leave a program that does.
-func installSquash() error {
+//
+// identities adds to it that becoming another user or group succeeds and does
+// nothing: for a file server that does so for each file, in a user namespace
+// that has one id.
+func Install(identities bool) error {
 	if squashed() {
 		return nil // an earlier execution of this process did it
 	}
-	prog := squashProgram()
+	prog := program(identities)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	// TSYNC: Go has started threads by now. NO_NEW_PRIVS is set only where the
 	// kernel asks for it; the sentry's first execution holds CAP_SYS_ADMIN in

@@ -1,4 +1,4 @@
-package gvisor
+package squash
 
 import "golang.org/x/sys/unix"
 

@@ -1,4 +1,9 @@
-package gvisor
+// Package squash is a system call filter for the host processes that open a
+// workspace's files on behalf of a guest. Under it every file in a workspace
+// belongs to the user who runs Berth, whoever in the guest wrote it, and none
+// gets a setuid or setgid bit. Engines install it before the program that does
+// the work puts its own filter on top.
+package squash
 
 import "golang.org/x/sys/unix"
 
@@ -22,6 +27,13 @@ const sysFchmodat2 = 452
 // setIDBits are the mode bits that no file in a workspace may get.
 const setIDBits = unix.S_ISUID | unix.S_ISGID
 
+// identityCalls are those by which a file server becomes the user it writes a
+// file for. The numbers' names are the same on all architectures.
+var identityCalls = []int{
+	unix.SYS_SETRESUID, unix.SYS_SETRESGID, unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETREUID, unix.SYS_SETREGID,
+	unix.SYS_SETFSUID, unix.SYS_SETFSGID, unix.SYS_SETGROUPS,
+}
+
 // createFlags are those of open(2) with which its mode argument counts.
 // O_TMPFILE itself contains O_DIRECTORY, so only its own bit is tested.
 const createFlags = unix.O_CREAT | (unix.O_TMPFILE &^ unix.O_DIRECTORY)
@@ -30,16 +42,21 @@ const createFlags = unix.O_CREAT | (unix.O_TMPFILE &^ unix.O_DIRECTORY)
 // one holds open flags that decide whether it counts (-1: it always does).
 type modeCall struct{ nr, mode, flags int }
 
-// squashProgram assembles the filter. A call of another architecture's table
+// program assembles the filter; identity calls are among what succeeds and does
+// nothing when identities is set. A call of another architecture's table
 // passes: gVisor's own filter, added after this one, ends those.
-func squashProgram() []unix.SockFilter {
+func program(identities bool) []unix.SockFilter {
+	calls := ownerCalls
+	if identities {
+		calls = append(calls[:len(calls):len(calls)], identityCalls...)
+	}
 	p := []unix.SockFilter{
 		load(dataArch),
 		jumpEqual(auditArch, 1, 0),
 		ret(retAllow),
 		load(dataNr),
 	}
-	for _, nr := range ownerCalls {
+	for _, nr := range calls {
 		p = append(p, jumpEqual(uint32(nr), 0, 1), ret(retErrno))
 	}
 	for _, c := range modeCalls {
