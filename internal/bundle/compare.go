@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,6 +40,9 @@ func Compare(b *Bundle, asked sandbox.Spec) error {
 	}
 	if asked.Ask && !made.Ask {
 		diffs = append(diffs, "it was made without --ask")
+	}
+	if asked.Credentials != "" && asked.Credentials != cmp.Or(made.Credentials, sandbox.CredentialsSandbox) {
+		differ("credentials", cmp.Or(made.Credentials, sandbox.CredentialsSandbox), asked.Credentials)
 	}
 	if asked.Remove && !made.Remove {
 		diffs = append(diffs, "it was made to be kept, not to go away after its session (--rm)")

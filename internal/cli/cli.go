@@ -99,6 +99,7 @@ func (a *app) manager() (*manager.Manager, error) {
 		}
 		m, err := manager.New(manager.Config{
 			Dirs: a.dirs, Engines: a.env.Engines, Executable: a.env.Executable,
+			Notify: func(what string) { a.note("%s", what) },
 			Logger: slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
 		if err != nil {
@@ -162,7 +163,7 @@ its own kernel, the project folder and nothing else of the host.
 		}
 	}
 	add(groupRun, newRunCommand(a), newCreateCommand(a), newExecCommand(a), newAttachCommand(a), newLogsCommand(a), newCpCommand(a))
-	add(groupManage, newLsCommand(a), newInspectCommand(a), newStopCommand(a), newRmCommand(a), newPolicyCommand(a), newLogCommand(a))
+	add(groupManage, newLsCommand(a), newInspectCommand(a), newStopCommand(a), newRmCommand(a), newPolicyCommand(a), newSecretCommand(a), newLogCommand(a))
 	add(groupHost, newTemplateCommand(a), newImageCommand(a), newDoctorCommand(a), newVersionCommand(a))
 	root.SetHelpCommandGroupID(groupHost)
 	root.SetCompletionCommandGroupID(groupHost)

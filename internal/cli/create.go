@@ -60,8 +60,12 @@ func (a *app) runCreate(ctx context.Context, o *createOptions, r runArgs) error 
 	}
 	defer g.Close()
 	spec := b.Spec()
-	env := a.agentEnv(ag, false, spec.Env, w.session)
-	if err := settle(ctx, g, ag, agent.Facts{Workspace: spec.Workspace, Env: merged(spec.Env, env)}); err != nil {
+	creds, err := a.bind(ctx, m, b, w.offer(ag), o.Quiet)
+	if err != nil {
+		return err
+	}
+	env := a.agentEnv(ag, false, creds.Env, spec.Env, w.session)
+	if err := settle(ctx, g, ag, agent.Facts{Workspace: spec.Workspace, Env: merged(spec.Env, env)}, creds.Files); err != nil {
 		return fmt.Errorf("prepare the settings of %s: %w", ag.Title, err)
 	}
 	fmt.Fprintln(a.Out, b.Name())

@@ -11,6 +11,7 @@ import (
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/debian"
+	"berth.dev/internal/engine"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/version"
 )
@@ -40,9 +41,15 @@ type finding struct {
 
 func (a *app) runDoctor(ctx context.Context) error {
 	var all []finding
-	for _, check := range []func(context.Context) finding{
-		a.checkVersion, a.checkEngine, a.checkFolders, a.checkDisk, a.checkMemory, a.checkSource, a.checkTemplates, a.checkSandboxes, a.checkGit, a.checkKeys,
-	} {
+	checks := []func(context.Context) finding{a.checkVersion, a.checkEngine}
+	for _, eng := range a.env.Engines.Engines() {
+		if p, ok := eng.(engine.Prober); ok {
+			checks = append(checks, func(ctx context.Context) finding { return a.probeEngine(ctx, eng, p) })
+		}
+	}
+	for _, check := range append(checks,
+		a.checkFolders, a.checkDisk, a.checkMemory, a.checkSource, a.checkTemplates, a.checkSandboxes, a.checkGit, a.checkKeys,
+	) {
 		all = append(all, check(ctx))
 	}
 	broken := false
@@ -97,6 +104,21 @@ func (a *app) checkEngine(ctx context.Context) finding {
 		return judge("engine", true, err, "")
 	}
 	return judge("engine", true, eng.Check(ctx), eng.Build()+" can run here, as an ordinary user")
+}
+
+// probeEngine looks at an engine that is there for those who want it: what it
+// lacks is no fault.
+func (a *app) probeEngine(ctx context.Context, eng engine.Engine, p engine.Prober) finding {
+	name := "engine " + eng.Name()
+	if err := eng.Check(ctx); err != nil {
+		return judge(name, false, err, "")
+	}
+	how, warning := p.Probe(ctx, "")
+	f := judge(name, false, warning, how)
+	if warning != nil && how != "" {
+		f.Says = how + ": " + f.Says
+	}
+	return f
 }
 
 func (a *app) checkFolders(context.Context) finding {
@@ -204,7 +226,7 @@ func (a *app) checkKeys(context.Context) finding {
 		}
 	}
 	if len(found) == 0 {
-		return judge("keys", false, nil, "none in this shell; agents will ask you to sign in")
+		return judge("keys", false, nil, "none in this shell; agents will ask you to sign in, unless berth secret ls has one")
 	}
 	return judge("keys", false, nil, strings.Join(found, ", "))
 }

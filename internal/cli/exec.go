@@ -79,7 +79,7 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 	if err != nil {
 		return err
 	}
-	spec, err := a.execSpec(o, b)
+	spec, secrets, err := a.execSpec(o, b)
 	if err != nil {
 		return err
 	}
@@ -88,6 +88,11 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		return err
 	}
 	defer g.Close()
+	creds, err := a.bind(ctx, m, b, offer{named: secrets}, true)
+	if err != nil {
+		return err
+	}
+	addMissingEnv(spec.Env, creds.Env, b.Spec().Env)
 	if o.Detach {
 		info, err := g.StartDetached(ctx, spec)
 		if err == nil {
@@ -100,26 +105,32 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 }
 
 // execSpec is the session for the options; it looks at nothing in the guest.
-func (a *app) execSpec(o *execOptions, b *bundle.Bundle) (guestapi.SessionSpec, error) {
+func (a *app) execSpec(o *execOptions, b *bundle.Bundle) (guestapi.SessionSpec, []string, error) {
 	s := guestapi.SessionSpec{
 		Kind: guestapi.Exec, Args: o.Args, User: o.User, TTY: o.TTY,
 		Stdin: o.Interactive && !o.TTY && !o.Detach, Hangup: !o.Detach,
 	}
 	entries, err := a.envEntries(o.EnvFiles, o.Env)
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	said, missing, err := parseEnv(entries, a.shell)
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	if len(missing) > 0 && !o.Quiet {
 		a.note("not set in this shell, so not passed on: %s", strings.Join(missing, ", "))
 	}
 	spec := b.Spec()
 	env := sessionEnv(a.shell, o.TTY)
-	// So that the agent's own command, run by hand, finds its settings too. Its
-	// keys are not passed on here: the command may be anything.
+	var secrets []string
+	if spec.Credentials != sandbox.CredentialsNone {
+		secrets = takeSecrets(entries, said)
+	}
+	if !o.Quiet {
+		a.warnOfKeys(said)
+	}
+	// So that the agent's own command, run by hand, finds its settings too.
 	if ag, err := agent.Find(spec.Agent); err == nil {
 		maps.Copy(env, ag.Env)
 	}
@@ -135,5 +146,5 @@ func (a *app) execSpec(o *execOptions, b *bundle.Bundle) (guestapi.SessionSpec, 
 		}
 		s.Dir = path.Clean(s.Dir)
 	}
-	return s, nil
+	return s, secrets, nil
 }

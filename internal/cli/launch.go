@@ -8,6 +8,7 @@ import (
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/control"
 	"berth.dev/internal/guestapi"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/manager"
@@ -29,8 +30,9 @@ type launch struct {
 	b      *bundle.Bundle
 	agent  agent.Agent
 	args   []string
-	said   map[string]string // variables for this session
-	detach bool              // -d
+	said   map[string]string                   // variables for this session
+	bind   func() (control.Credentials, error) // binds what the shell has
+	detach bool                                // -d
 	quiet  bool
 }
 
@@ -61,8 +63,12 @@ func (a *app) launch(ctx context.Context, g *client.Client, l launch) (sessionEn
 	}
 	spec := l.b.Spec()
 	tty := interactive || l.detach // a detached one is for berth attach
-	env := a.agentEnv(l.agent, tty, spec.Env, l.said)
-	if err := settle(ctx, g, l.agent, agent.Facts{Workspace: spec.Workspace, Env: merged(spec.Env, env)}); err != nil {
+	creds, err := l.bind()
+	if err != nil {
+		return sessionEnded, err
+	}
+	env := a.agentEnv(l.agent, tty, creds.Env, spec.Env, l.said)
+	if err := settle(ctx, g, l.agent, agent.Facts{Workspace: spec.Workspace, Env: merged(spec.Env, env)}, creds.Files); err != nil {
 		return sessionEnded, fmt.Errorf("prepare the settings of %s: %w", l.agent.Title, err)
 	}
 	s := guestapi.SessionSpec{

@@ -28,6 +28,7 @@ type createOptions struct {
 	HostPorts []int
 	Preset    string
 	Ask       bool
+	Creds     string
 	IdleAfter time.Duration
 	Force     bool
 	Quiet     bool
@@ -53,6 +54,7 @@ func (o *createOptions) register(cmd *cobra.Command) {
 	f.IntSliceVar(&o.HostPorts, "host-port", nil, "open a `PORT` of this machine's loopback, as "+sandbox.HostName+":PORT")
 	f.StringVar(&o.Preset, "preset", "", "network `PRESET`: "+strings.Join(policy.Presets(), ", ")+" (default the user's, else "+policy.DefaultPreset+")")
 	f.BoolVar(&o.Ask, "ask", false, "ask before the first connection to a place that no rule decides")
+	f.StringVar(&o.Creds, "credentials", "", "`WHAT` of your secrets it can use, always without seeing them: "+sandbox.CredentialsSandbox+" (the default: those you keep and this shell's), "+sandbox.CredentialsNone)
 	f.DurationVar(&o.IdleAfter, "idle-after", defaultIdle, "stop after this long without a session; 0 never")
 	f.BoolVar(&o.Force, "force", false, "do not ask before the home folder or / is shown")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no progress and no notes")
@@ -66,9 +68,12 @@ func (o *createOptions) register(cmd *cobra.Command) {
 // alone.
 type wish struct {
 	spec sandbox.Spec
-	// session holds credentials of the agent's that -e passed on. They are not
-	// part of the spec: that is on disk, and compared when coming back.
+	// session holds variables of the agent's that -e passed on. They are not part
+	// of the spec, which is compared when coming back.
 	session map[string]string
+	// secrets are the variables of this shell that -e names and that hold keys:
+	// they are bound to the sandbox, not passed.
+	secrets []string
 	// exposed is why the user has to say yes before a sandbox is made, or nil.
 	exposed error
 }
@@ -78,7 +83,7 @@ type wish struct {
 func (a *app) wish(o *createOptions, known *agent.Agent, folders []string) (wish, error) {
 	w := wish{spec: sandbox.Spec{
 		Name: o.Name, Template: o.Template, Remove: o.Remove, HostPorts: o.HostPorts, IdleAfter: o.IdleAfter,
-		Preset: o.Preset, Ask: o.Ask,
+		Preset: o.Preset, Ask: o.Ask, Credentials: o.Creds,
 		Resources: sandbox.Resources{CPUs: o.CPUs},
 	}}
 	if known != nil {
@@ -108,6 +113,10 @@ func (o *createOptions) checkNumbers(spec *sandbox.Spec) (err error) {
 	if _, err := policy.Preset(o.Preset); o.Preset != "" && err != nil {
 		return sandbox.Errorf(sandbox.ErrInvalid, "there is no preset %q", o.Preset).
 			WithHint("the presets are %s", strings.Join(policy.Presets(), ", "))
+	}
+	if o.Creds != "" && o.Creds != sandbox.CredentialsSandbox && o.Creds != sandbox.CredentialsNone {
+		return sandbox.Errorf(sandbox.ErrInvalid, "--credentials %q is none of them", o.Creds).
+			WithHint("they are %s and %s", sandbox.CredentialsSandbox, sandbox.CredentialsNone)
 	}
 	for _, p := range o.HostPorts {
 		if p < 1 || p > 65535 {
@@ -181,8 +190,14 @@ func (a *app) wishEnv(o *createOptions, known *agent.Agent, w *wish) error {
 		a.note("not set in this shell, so not passed on: %s", strings.Join(missing, ", "))
 	}
 	w.session = map[string]string{}
+	if o.Creds != sandbox.CredentialsNone {
+		w.secrets = takeSecrets(entries, env)
+	}
+	if !o.Quiet {
+		a.warnOfKeys(env)
+	}
 	if known != nil {
-		for _, name := range known.Variables() {
+		for _, name := range known.Passed {
 			if v, ok := env[name]; ok && slices.Contains(entries, name) {
 				w.session[name] = v
 				delete(env, name)
@@ -207,12 +222,13 @@ func (a *app) envEntries(files, flags []string) ([]string, error) {
 
 // agentEnv is what a session of an agent is given on top of its sandbox's
 // environment: this shell's terminal and language, the agent's own settings,
-// and its credentials as far as this shell has them. What the user said, when
-// the sandbox was made (fixed) or now, wins.
-func (a *app) agentEnv(ag agent.Agent, tty bool, fixed, said map[string]string) map[string]string {
+// variables that steer it, and placeholders for secrets. What the user said,
+// when the sandbox was made (fixed) or now, wins.
+func (a *app) agentEnv(ag agent.Agent, tty bool, placeholders, fixed, said map[string]string) map[string]string {
 	env := sessionEnv(a.shell, tty)
 	maps.Copy(env, ag.Env)
-	for _, name := range ag.Variables() {
+	maps.Copy(env, placeholders)
+	for _, name := range ag.Passed {
 		if v, ok := a.shell(name); ok && v != "" {
 			env[name] = v
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,9 +64,9 @@ func TestWish(t *testing.T) {
 	if len(s.Mounts) != 3 || s.Mounts[0] != want[0] || s.Mounts[1] != want[1] || s.Mounts[2] != want[2] {
 		t.Errorf("mounts %v", s.Mounts)
 	}
-	// A key that is only passed on is of this session: it is never on disk.
-	if !maps.Equal(s.Env, map[string]string{"OTHER": "o", "GIVEN": "1"}) || w.session["ANTHROPIC_API_KEY"] != "sk-secret" {
-		t.Errorf("env %v, session %v", s.Env, w.session)
+	// A key is bound, and neither on disk nor in the session's environment.
+	if !maps.Equal(s.Env, map[string]string{"OTHER": "o", "GIVEN": "1"}) || len(w.session) != 0 || !slices.Equal(w.secrets, []string{"ANTHROPIC_API_KEY"}) {
+		t.Errorf("env %v, session %v, secrets %v", s.Env, w.session, w.secrets)
 	}
 	if w.exposed != nil {
 		t.Error(w.exposed)
@@ -99,8 +100,8 @@ func TestWishForASandbox(t *testing.T) {
 
 func TestAgentEnv(t *testing.T) {
 	a, _ := at(t, "ANTHROPIC_API_KEY=from shell", "OPENAI_API_KEY=not claude's", "TERM=xterm", "TZ=UTC")
-	env := a.agentEnv(*claude(t), true, map[string]string{"TZ": "fixed"}, map[string]string{"SAID": "1"})
-	if env["ANTHROPIC_API_KEY"] != "from shell" || env["TERM"] != "xterm" || env["SAID"] != "1" || env["DISABLE_AUTOUPDATER"] != "1" {
+	env := a.agentEnv(*claude(t), true, map[string]string{"ANTHROPIC_API_KEY": "placeholder"}, map[string]string{"TZ": "fixed"}, map[string]string{"SAID": "1"})
+	if env["ANTHROPIC_API_KEY"] != "placeholder" || env["TERM"] != "xterm" || env["SAID"] != "1" || env["DISABLE_AUTOUPDATER"] != "1" {
 		t.Errorf("got %v", env)
 	}
 	for _, name := range []string{"OPENAI_API_KEY", "HOME", "TZ"} {
@@ -109,8 +110,12 @@ func TestAgentEnv(t *testing.T) {
 		}
 	}
 	// What was fixed at creation is not undone by the shell of today.
-	env = a.agentEnv(*claude(t), false, map[string]string{"ANTHROPIC_API_KEY": "fixed"}, nil)
+	env = a.agentEnv(*claude(t), false, map[string]string{"ANTHROPIC_API_KEY": "placeholder"}, map[string]string{"ANTHROPIC_API_KEY": "fixed"}, nil)
 	if v, ok := env["ANTHROPIC_API_KEY"]; ok {
+		t.Errorf("the key is %q", v)
+	}
+	// A key of the shell's is not passed, whatever else is.
+	if v, ok := a.agentEnv(*claude(t), false, nil, nil, nil)["ANTHROPIC_API_KEY"]; ok {
 		t.Errorf("the key is %q", v)
 	}
 }
@@ -125,18 +130,18 @@ func TestExecSpec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := a.execSpec(&execOptions{Args: []string{"true"}, Env: []string{"K"}, Dir: "sub/..", Quiet: true}, b)
-	if err != nil || s.Dir != dir || s.Env["K"] != "v" || s.Stdin || !s.Hangup {
+	s, secrets, err := a.execSpec(&execOptions{Args: []string{"true"}, Env: []string{"K", "ANTHROPIC_API_KEY"}, Dir: "sub/..", Quiet: true}, b)
+	if err != nil || !slices.Equal(secrets, []string{"ANTHROPIC_API_KEY"}) || s.Dir != dir || s.Env["K"] != "v" || s.Stdin || !s.Hangup {
 		t.Errorf("got %+v, %v", s, err)
 	}
 	if _, ok := s.Env["ANTHROPIC_API_KEY"]; ok {
 		t.Error("the agent's key was given to any command")
 	}
-	s, err = a.execSpec(&execOptions{Args: []string{"true"}, Interactive: true, Dir: "/tmp", User: "root"}, b)
+	s, _, err = a.execSpec(&execOptions{Args: []string{"true"}, Interactive: true, Dir: "/tmp", User: "root"}, b)
 	if err != nil || s.Dir != "/tmp" || !s.Stdin || s.User != "root" {
 		t.Errorf("got %+v, %v", s, err)
 	}
-	s, err = a.execSpec(&execOptions{Args: []string{"true"}, Interactive: true, TTY: true, Detach: true}, b)
+	s, _, err = a.execSpec(&execOptions{Args: []string{"true"}, Interactive: true, TTY: true, Detach: true}, b)
 	if err != nil || s.Stdin || !s.TTY || s.Hangup {
 		t.Errorf("got %+v, %v", s, err)
 	}

@@ -139,12 +139,12 @@ func (a *app) policyWritten(ctx context.Context, t policyTarget, m *manager.Mana
 	for _, what := range done {
 		errs = append(errs, a.recordPolicyChange(t.name(), what))
 	}
-	return errors.Join(append(errs, a.policyChanged(ctx, m, t.name()))...)
+	return errors.Join(append(errs, a.reload(ctx, m, t.name()))...)
 }
 
-// policyChanged tells the running sandbox of that name, or with "" all that
-// run, to read its policy again, and returns when the new one holds there.
-func (a *app) policyChanged(ctx context.Context, m *manager.Manager, sandboxName string) error {
+// reload tells the running sandbox of that name, or with "" all that run, to
+// read again what it goes by, and returns when the new one holds there.
+func (a *app) reload(ctx context.Context, m *manager.Manager, sandboxName string) error {
 	entries, err := m.List()
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (a *app) policyChanged(ctx context.Context, m *manager.Manager, sandboxName
 		}
 		// One that ends at this moment is no error.
 		if err := control.NewClient(info.State.Socket).Reload(ctx); err != nil && !errors.Is(err, sandbox.ErrPrecondition) {
-			errs = append(errs, fmt.Errorf("sandbox %s goes by its policy of before: %w", e.Name, err))
+			errs = append(errs, fmt.Errorf("sandbox %s goes by what held before: %w", e.Name, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -258,7 +258,7 @@ func (a *app) answer(ctx context.Context, q asked, how string) error {
 			return err
 		}
 		if how != answerSandbox {
-			if err := a.policyChanged(ctx, a.mgr, ""); err != nil {
+			if err := a.reload(ctx, a.mgr, ""); err != nil {
 				return err
 			}
 		}

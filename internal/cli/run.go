@@ -10,6 +10,7 @@ import (
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/control"
 	"berth.dev/internal/guestapi"
 	"berth.dev/internal/manager"
 	"berth.dev/internal/sandbox"
@@ -111,7 +112,10 @@ func (a *app) runAgent(ctx context.Context, m *manager.Manager, b *bundle.Bundle
 		return err
 	}
 	defer g.Close()
-	l := launch{b: b, agent: ag, args: o.Args, said: w.session, detach: o.Detach, quiet: o.Quiet}
+	l := launch{
+		b: b, agent: ag, args: o.Args, said: w.session, detach: o.Detach, quiet: o.Quiet,
+		bind: func() (control.Credentials, error) { return a.bind(ctx, m, b, w.offer(ag), o.Quiet) },
+	}
 	end, err := a.launch(ctx, g, l)
 	goes = goes && end == sessionEnded
 	if err == nil && o.Detach {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/pkg/sftp"
 
 	"berth.dev/internal/agent"
+	"berth.dev/internal/control"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/sandbox"
 )
@@ -22,8 +24,8 @@ const maxSettings = 4 << 20
 // settle writes what an agent's home must hold so that it asks nothing on its
 // first run. It belongs to the session, not to the creation, because the key
 // that the agent has to have approved is the shell's of today.
-func settle(ctx context.Context, g *client.Client, ag agent.Agent, facts agent.Facts) error {
-	if len(ag.Files) == 0 {
+func settle(ctx context.Context, g *client.Client, ag agent.Agent, facts agent.Facts, more []control.GuestFile) error {
+	if len(ag.Files)+len(more) == 0 {
 		return nil
 	}
 	files, err := g.SFTP(ctx, "")
@@ -34,6 +36,12 @@ func settle(ctx context.Context, g *client.Client, ag agent.Agent, facts agent.F
 	for _, f := range ag.Files {
 		if err := settleFile(files, f, facts); err != nil {
 			return err
+		}
+	}
+	for _, f := range more {
+		as := agent.File{Path: f.Path, Mode: 0o600, Content: func(agent.Facts, []byte) []byte { return f.Content }}
+		if err := settleFile(files, as, facts); err != nil {
+			return fmt.Errorf("write %s: %w", f.Path, err)
 		}
 	}
 	return nil

@@ -31,6 +31,8 @@ const AskTime = time.Minute
 
 // Config is what the file says. The zero value is that of a missing file.
 type Config struct {
+	// Engine is what new sandboxes are made with; "" is the default.
+	Engine string `toml:"engine"`
 	// Network is about every sandbox's way out.
 	Network Network `toml:"network"`
 	// Upstreams are places that are somewhere else than their names say.

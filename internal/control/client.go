@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/secret"
 )
 
 // Client talks to the supervisor that listens on a socket. It holds no
@@ -37,6 +38,13 @@ func (c *Client) Save(ctx context.Context) error { return c.call(ctx, Request{Op
 
 // Reload makes the policy's files count as they are now.
 func (c *Client) Reload(ctx context.Context) error { return c.call(ctx, Request{Op: OpReload}, nil) }
+
+// Bind binds secrets of this shell to the sandbox, and returns what its guest
+// gets in place of all that it can use. Without any it only asks.
+func (c *Client) Bind(ctx context.Context, secrets map[string]secret.Wire, bases map[string]string) (Credentials, error) {
+	var got Credentials
+	return got, c.call(ctx, Request{Op: OpBind, Secrets: secrets, Bases: bases}, &got)
+}
 
 // Pending asks which questions stand.
 func (c *Client) Pending(ctx context.Context) ([]Question, error) {

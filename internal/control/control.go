@@ -15,14 +15,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"berth.dev/internal/engine"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/secret"
 )
 
 // Version is the version of the protocol. A supervisor keeps running while its
-// binary is replaced, so both sides say theirs; they must be equal.
+// binary is replaced, and that of a sandbox which an older Berth saved is that
+// Berth; so both sides say theirs, and they must be equal. A new operation is no
+// new version: who does not know it says so, see IsUnknownOp.
 const Version = 1
 
 // MaxLine bounds a line of the protocol, in bytes.
@@ -42,6 +46,7 @@ const (
 	OpReload  Op = "reload"
 	OpPending Op = "pending" // answered with a list of Question
 	OpAnswer  Op = "answer"  // answers a question; a lasting answer is written before
+	OpBind    Op = "bind"    // binds secrets to the sandbox; answered with a Credentials
 )
 
 // Request opens a connection.
@@ -55,6 +60,34 @@ type Request struct {
 	Once     bool   `json:"once,omitempty"`
 	// How is the answer in the user's word, for the record.
 	How string `json:"how,omitempty"`
+	// OpBind: secrets of the shell that asks, by name, kept in memory and in place
+	// of those of that name from before; and variables that name another address of
+	// a service (service.Definition.BaseVar).
+	Secrets map[string]secret.Wire `json:"secrets,omitempty"`
+	Bases   map[string]string      `json:"bases,omitempty"`
+}
+
+// Credentials is what a guest gets in place of secrets.
+type Credentials struct {
+	Env   map[string]string `json:"env,omitempty"`
+	Files []GuestFile       `json:"files,omitempty"`
+	Bound []Bound           `json:"bound,omitempty"`
+	// Warnings are secrets that cannot be used, and why.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// GuestFile is a file for the home of the guest's user, with placeholders in it.
+type GuestFile struct {
+	Path    string `json:"path"` // relative to the home
+	Content []byte `json:"content"`
+}
+
+// Bound is a secret that the sandbox can use.
+type Bound struct {
+	Secret  string   `json:"secret"` // its name
+	Service string   `json:"service"`
+	Hosts   []string `json:"hosts"`
+	Shell   bool     `json:"shell,omitempty"` // from a shell, and in memory only
 }
 
 // Reply answers a request.
@@ -85,6 +118,20 @@ func (e *Error) Unwrap() error {
 		return nil
 	}
 	return &sandbox.Error{Class: sandbox.ParseClass(e.Class), Message: e.Message, Hint: e.Hint}
+}
+
+// unknown ends the message of an operation that a supervisor does not know. It
+// is a part of the protocol: the class alone says less.
+const unknown = "is none that this Berth knows"
+
+// UnknownOp is the answer to such an operation.
+func UnknownOp(op Op) error {
+	return sandbox.Errorf(sandbox.ErrInvalid, "operation %q "+unknown, op)
+}
+
+// IsUnknownOp reports whether an error is that answer.
+func IsUnknownOp(err error) bool {
+	return err != nil && sandbox.ClassOf(err) == sandbox.ErrInvalid && strings.HasSuffix(err.Error(), unknown)
 }
 
 // Status is what a supervisor says of its sandbox.

@@ -178,3 +178,14 @@ func FuzzReadChunks(f *testing.F) {
 		}
 	})
 }
+
+// An older supervisor's answer to a new operation is told from other refusals,
+// across the wire.
+func TestUnknownOp(t *testing.T) {
+	if err := WrapError(UnknownOp("bind")).Unwrap(); !IsUnknownOp(err) {
+		t.Errorf("%v", err)
+	}
+	if IsUnknownOp(nil) || IsUnknownOp(sandbox.Errorf(sandbox.ErrInvalid, "no")) {
+		t.Error("taken for an unknown operation")
+	}
+}

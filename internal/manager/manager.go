@@ -10,7 +10,9 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -18,12 +20,14 @@ import (
 
 	"berth.dev/internal/audit"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/config"
 	"berth.dev/internal/control"
 	"berth.dev/internal/engine"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/hostdir"
 	"berth.dev/internal/image"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/secret"
 	"berth.dev/internal/supervisor"
 )
 
@@ -33,6 +37,8 @@ type Config struct {
 	Engines *engine.Registry
 	// Executable is run as a supervisor, "/proc/self/exe" in berth itself.
 	Executable string
+	// Notify is told, in a sentence, of what makes a person wait; may be nil.
+	Notify func(string)
 	// Logger receives what an operator has to know; nil discards.
 	Logger *slog.Logger
 }
@@ -87,7 +93,32 @@ func (m *Manager) Engines() *engine.Registry { return m.cfg.Engines }
 // Obtain finds the sandbox that a wish means or makes it; see
 // bundle.Store.Obtain. It is not started.
 func (m *Manager) Obtain(ctx context.Context, asked sandbox.Spec, prepare func(sandbox.Spec) (sandbox.Spec, error)) (*bundle.Bundle, bool, error) {
-	return m.bundles.Obtain(asked, prepare)
+	return m.bundles.Obtain(asked, func(spec sandbox.Spec) (sandbox.Spec, error) {
+		if spec.Engine == "" {
+			var err error
+			if spec.Engine, err = m.defaultEngine(); err != nil {
+				return spec, err
+			}
+		}
+		return prepare(spec)
+	})
+}
+
+// defaultEngine is the engine that the user's settings name for new sandboxes;
+// "" is the registry's.
+func (m *Manager) defaultEngine() (string, error) {
+	dir, err := m.cfg.Dirs.Config()
+	if err != nil {
+		return "", err
+	}
+	settings, err := config.Load(dir)
+	if err != nil || settings.Engine == "" {
+		return "", err
+	}
+	if _, err := m.cfg.Engines.Lookup(settings.Engine); err != nil {
+		return "", fmt.Errorf("%s in %s: %w", config.Name, dir, err)
+	}
+	return settings.Engine, nil
 }
 
 // Find returns the sandbox of that name or ID; see bundle.Store.Find.
@@ -195,7 +226,28 @@ func (m *Manager) Remove(ctx context.Context, nameOrID string, force bool) error
 	if err := m.bundles.Delete(b.Name()); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 		return err
 	}
-	return m.closeAudit(b.ID())
+	return errors.Join(m.forget(ctx, b.Name()), m.closeAudit(b.ID()))
+}
+
+// forget removes the secrets of a sandbox, which another of its name must not
+// inherit.
+func (m *Manager) forget(ctx context.Context, name string) error {
+	data, err := m.cfg.Dirs.Data()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(data, SecretsDir)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	store, err := secret.Open(dir)
+	if err == nil {
+		err = store.RemoveSandbox(ctx, name)
+	}
+	if err != nil {
+		return fmt.Errorf("remove the secrets of %s: %w", name, err)
+	}
+	return nil
 }
 
 // closeAudit says in the log of a sandbox that it was removed, and drops logs of

@@ -1,15 +1,31 @@
 package manager
 
 import (
+	"context"
 	"path/filepath"
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/config"
+	"berth.dev/internal/control"
 	"berth.dev/internal/hostdir"
 	"berth.dev/internal/policyfile"
+	"berth.dev/internal/secret"
 	"berth.dev/internal/supervisor"
 )
+
+// SecretsDir is the folder of the user's secrets, in that of data.
+const SecretsDir = "secrets"
+
+// Bind binds secrets of this shell to a sandbox, which is started when it does
+// not run, and returns what its sessions get in their place.
+func (m *Manager) Bind(ctx context.Context, b *bundle.Bundle, secrets map[string]secret.Wire, bases map[string]string) (control.Credentials, error) {
+	c, err := m.Start(ctx, b)
+	if err != nil {
+		return control.Credentials{}, err
+	}
+	return c.Bind(ctx, secrets, bases)
+}
 
 // networkOf completes what a supervisor is told with what it needs for the
 // guest's network.
@@ -22,6 +38,11 @@ func networkOf(cfg *supervisor.Config, dirs hostdir.Dirs, b *bundle.Bundle) erro
 		return err
 	}
 	cfg.Policy = PolicySources(dir, b)
+	data, err := dirs.Data()
+	if err != nil {
+		return err
+	}
+	cfg.SecretsDir, cfg.ServicesFile = filepath.Join(data, SecretsDir), filepath.Join(dir, config.ServicesName)
 	audits, err := dirs.Audit()
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"berth.dev/internal/engine"
 	"berth.dev/internal/hostdir"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/secret"
 	"berth.dev/internal/supervisor"
 	"berth.dev/internal/unprivileged"
 )
@@ -34,11 +35,41 @@ func (m *Manager) Start(ctx context.Context, b *bundle.Bundle) (*control.Client,
 	if c := running(b); c != nil {
 		return c, nil
 	}
+	if err := m.prepareEngine(ctx, b); err != nil {
+		return nil, err
+	}
 	socket, err := m.spawn(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	return control.NewClient(socket), nil
+}
+
+// prepareEngine has the engine fetch what its machines need, where a person sees
+// it: a supervisor has no terminal.
+func (m *Manager) prepareEngine(ctx context.Context, b *bundle.Bundle) error {
+	eng, err := m.cfg.Engines.Lookup(b.Spec().Engine)
+	if err != nil {
+		return err
+	}
+	p, ok := eng.(engine.Preparer)
+	if !ok {
+		return nil
+	}
+	dir, err := m.cfg.Dirs.Cache()
+	if err != nil {
+		return err
+	}
+	if err := eng.Check(ctx); err != nil {
+		return err
+	}
+	said := ""
+	return p.Prepare(ctx, dir, func(what string, _, _ int64) {
+		if m.cfg.Notify != nil && what != said {
+			m.cfg.Notify(what)
+		}
+		said = what
+	})
 }
 
 func running(b *bundle.Bundle) *control.Client {
@@ -124,13 +155,13 @@ func (m *Manager) explain(ctx context.Context, b *bundle.Bundle, err error) erro
 func supervisorEnv(environ []string) []string {
 	keep := map[string]bool{
 		"HOME": true, "PATH": true, "USER": true, "LOGNAME": true, "LANG": true, "TZ": true, "TMPDIR": true,
-		"BERTH_HOME": true, "BERTH_GVISOR_DEBUG": true,
+		"BERTH_HOME": true, "BERTH_GVISOR_DEBUG": true, "BERTH_MICROVM_DEBUG": true,
 		"XDG_DATA_HOME": true, "XDG_CONFIG_HOME": true, "XDG_RUNTIME_DIR": true,
 		"SSL_CERT_FILE": true, "SSL_CERT_DIR": true,
 		// The way to the internet, and the desktop to tell of questions.
 		"HTTP_PROXY": true, "HTTPS_PROXY": true, "NO_PROXY": true, "http_proxy": true, "https_proxy": true, "no_proxy": true,
 		"DBUS_SESSION_BUS_ADDRESS": true,
-		// Who commits.
+		// What the commands of secrets are given is added below. Who commits.
 		"GIT_AUTHOR_NAME": true, "GIT_AUTHOR_EMAIL": true, "EMAIL": true,
 		"GIT_CONFIG_GLOBAL": true, "GIT_CONFIG_SYSTEM": true, "GIT_CONFIG_NOSYSTEM": true,
 	}
@@ -138,7 +169,7 @@ func supervisorEnv(environ []string) []string {
 	for _, kv := range environ {
 		for i := range len(kv) {
 			if kv[i] == '=' {
-				if keep[kv[:i]] {
+				if keep[kv[:i]] || secret.CommandVar(kv[:i]) {
 					env = append(env, kv)
 				}
 				break
@@ -181,10 +212,11 @@ func OpenSupervised(dirs hostdir.Dirs, engines *engine.Registry) func(control.St
 			return cfg, err
 		}
 		cfg.KeepBuild = func() error { return keep(dirs, eng.Build()) }
-		var errs [3]error
+		var errs [4]error
 		cfg.GuestDir, errs[0] = dirs.Guest()
 		cfg.RunDir, errs[1] = runDir(dirs, b.ID())
 		cfg.Socket, errs[2] = dirs.Socket(b.ID())
+		cfg.CacheDir, errs[3] = dirs.Cache()
 		if err := errors.Join(errs[:]...); err != nil {
 			return cfg, err
 		}

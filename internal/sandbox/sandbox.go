@@ -133,10 +133,19 @@ type Spec struct {
 	HostPorts []int             `json:"host_ports"`       // loopback ports of the host that the guest may reach
 	Preset    string            `json:"preset,omitempty"` // of the network policy; "" the user's
 	Ask       bool              `json:"ask,omitempty"`    // let the user decide about what no rule does
-	Resources Resources         `json:"resources"`
-	Remove    bool              `json:"remove,omitempty"` // --rm
-	IdleAfter time.Duration     `json:"idle_after"`       // stop after this long without a session; 0 never
+	// Credentials says what the guest can use of the user's secrets; "" is
+	// CredentialsSandbox.
+	Credentials string        `json:"credentials,omitempty"`
+	Resources   Resources     `json:"resources"`
+	Remove      bool          `json:"remove,omitempty"` // --rm
+	IdleAfter   time.Duration `json:"idle_after"`       // stop after this long without a session; 0 never
 }
+
+// What a guest can use of the user's secrets.
+const (
+	CredentialsSandbox = "sandbox" // those of the store and of the shell, as placeholders
+	CredentialsNone    = "none"    // none: what it signs in with is its own
+)
 
 // Status is where a sandbox stands, as `berth ls` prints it.
 type Status string

@@ -52,7 +52,12 @@ func (s *Supervisor) boot(ctx context.Context) error {
 	if s.image, err = s.cfg.Images.Lookup(spec.Image); err != nil {
 		return err
 	}
+	// The placeholders of secrets follow from the keys, as the wire's do.
+	if s.keys, err = s.held.Keys(); err != nil {
+		return err
+	}
 	link := netstack.DefaultLink()
+	link.Checksums = eng.Features().Checksums
 	ours, theirs, err := netstack.Pair()
 	if err != nil {
 		return err
@@ -112,12 +117,7 @@ type result struct {
 	err  error
 }
 
-// encodeGuestConfig reads or makes the sandbox's keys first: they are part of it.
 func (s *Supervisor) encodeGuestConfig(ctx context.Context, link netstack.Link) result {
-	var err error
-	if s.keys, err = s.held.Keys(); err != nil {
-		return result{nil, err}
-	}
 	gc, err := s.guestConfig(ctx, link)
 	if err != nil {
 		return result{nil, err}
@@ -138,7 +138,7 @@ func networkConfig(l netstack.Link, wire *os.File) engine.Network {
 func (s *Supervisor) machineConfig(ctx context.Context, spec sandbox.Spec) (engine.Config, error) {
 	ec := engine.Config{
 		ID: s.cfg.Bundle.ID(), Hostname: spec.Name, Resources: spec.Resources,
-		StateDir: s.cfg.Bundle.RootDir(), RunDir: s.cfg.RunDir,
+		StateDir: s.cfg.Bundle.RootDir(), RunDir: s.cfg.RunDir, CacheDir: s.cfg.CacheDir,
 		Args:  []string{filepath.Join(sandbox.GuestDir, guestbin.Name)},
 		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Tmpfs: []engine.Tmpfs{{Guest: dockerDir, Keep: true}},
@@ -171,6 +171,9 @@ const dockerDir = "/var/lib/docker"
 
 // restoreFrom returns the folder of the engine's save to start from, or "".
 func (s *Supervisor) restoreFrom() (string, error) {
+	if s.engine.Features().Persistent {
+		return "", nil // what the last machine left is newer than any save
+	}
 	dir, meta, err := s.held.CurrentSave()
 	if errors.Is(err, sandbox.ErrNotFound) {
 		return "", nil

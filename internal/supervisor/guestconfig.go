@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"berth.dev/internal/engine"
 	"berth.dev/internal/guestapi"
 	"berth.dev/internal/image"
 	"berth.dev/internal/netstack"
@@ -41,8 +42,17 @@ func (s *Supervisor) guestConfig(ctx context.Context, link netstack.Link) (*gues
 		Files: s.guestFiles(ctx, spec), Creation: s.cfg.Bundle.ID(),
 		Hosts: hosts(spec, link), ResolvConf: resolvConf(link),
 		TrustCA: s.net.ca.PEM(),
-		Docker:  guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}},
+		Docker:  guestapi.Docker{Enabled: true, DNS: []string{link.Gateway4.String()}, Args: dockerArgs(s.engine.Features())},
 	}, nil
+}
+
+// dockerArgs are the daemon's flags on an engine, nil for the guest's default:
+// that is made for a kernel which filters nothing.
+func dockerArgs(f engine.Features) []string {
+	if f.Netfilter {
+		return []string{"--storage-driver=overlay2"}
+	}
+	return nil
 }
 
 // guestEnv is what every session starts with: the image's own environment, the

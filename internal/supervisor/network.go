@@ -87,9 +87,16 @@ func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbo
 	if n.ca, err = intercept.NewCA(time.Now); err != nil {
 		return err
 	}
+	if err := s.startCredentials(spec); err != nil {
+		return err
+	}
 	ec := egress.Config{
 		Sandbox: spec.Name, Seed: s.cfg.Bundle.ID(), HostAddr: link.Host4, Policy: p, CA: n.ca,
 		Recorder: n.audit, Logger: s.log, Proxy: hostProxy(),
+	}
+	if b := s.creds.broker; b != nil {
+		ec.Inspect = b.Inspect
+		ec.Requests, ec.Responses = []intercept.RequestStage{b}, []intercept.ResponseStage{b}
 	}
 	if ec.Overrides, ec.Roots, err = overrides(s.cfg.Settings.Upstreams); err != nil {
 		return err
@@ -102,6 +109,7 @@ func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbo
 		return err
 	}
 	s.undo.Push(n.egress.Close)
+	s.creds.recheck = n.egress.Recheck
 	n.stack, err = netstack.New(netstack.Config{Wire: wire, Link: link, Handler: handler{n.egress}, Logger: s.log})
 	if err != nil {
 		return err

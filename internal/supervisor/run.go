@@ -101,6 +101,7 @@ func (s *Supervisor) wait(ctx context.Context, connecting <-chan error) (e endin
 			e = ending{reason: "its agent ended and it was to be removed then"}
 		case <-tick.C:
 			s.net.follow()
+			s.creds.follow()
 			if !s.up() {
 				continue
 			}
@@ -199,7 +200,9 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) error {
 	case control.OpStop:
 		return c.Reply(nil, s.requestStop(c.Request.Discard))
 	case control.OpReload:
-		return c.Reply(nil, s.net.reload())
+		return c.Reply(nil, errors.Join(s.net.reload(), s.creds.reload()))
+	case control.OpBind:
+		return c.Reply(s.creds.bind(c.Request.Secrets, c.Request.Bases))
 	case control.OpPending:
 		if s.net.pending == nil {
 			return c.Reply([]control.Question{}, nil)
@@ -217,7 +220,7 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) error {
 		w := control.NewChunkWriter(conn)
 		return w.Finish(s.writeLayer(ctx, w))
 	}
-	return c.Reply(nil, sandbox.Errorf(sandbox.ErrInvalid, "operation %q is none that this Berth knows", c.Request.Op))
+	return c.Reply(nil, control.UnknownOp(c.Request.Op))
 }
 
 // requestStop hands the wish to the run loop and waits until all is undone.
@@ -262,5 +265,6 @@ func (s *Supervisor) status() control.Status {
 	}
 	st.LastSave, st.SaveError = s.saver.last()
 	st.Preset, st.Warnings = s.net.state()
+	st.Warnings = append(st.Warnings, s.creds.warnings()...)
 	return st
 }

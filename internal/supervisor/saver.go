@@ -21,6 +21,9 @@ type saver struct {
 	held    *bundle.Held
 	machine engine.Machine
 	meta    bundle.Meta
+	// persistent: the machine's folder is its state, and a save only makes sure
+	// that nothing of it is in memory alone.
+	persistent bool
 	// keepBuild is called before the first save.
 	keepBuild func() error
 	// every is how long a change waits at most for a save.
@@ -55,7 +58,7 @@ const (
 
 func newSaver(h *bundle.Held, m engine.Machine, e engine.Engine, keepBuild func() error) *saver {
 	return &saver{
-		held: h, machine: m, every: saveEvery, now: time.Now, keepBuild: keepBuild,
+		held: h, machine: m, persistent: e.Features().Persistent, every: saveEvery, now: time.Now, keepBuild: keepBuild,
 		work: func() time.Duration { return cpuTime(m.Processes()) },
 		meta: bundle.Meta{Engine: e.Name(), EngineBuild: e.Build(), Berth: version.Version},
 		// The start itself changes things worth a save, but not at once.
@@ -123,6 +126,12 @@ func (s *saver) save() error {
 }
 
 func (s *saver) write() error {
+	if s.persistent {
+		if f, ok := s.machine.(engine.Flusher); ok {
+			return f.Flush(context.Background())
+		}
+		return nil
+	}
 	// First the program that reads it, then the save.
 	if err := s.keepBuild(); err != nil {
 		return err

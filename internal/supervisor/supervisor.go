@@ -51,6 +51,8 @@ type Config struct {
 	GuestDir string
 	// RunDir is a folder on a short path for this sandbox's sockets; it is made.
 	RunDir string
+	// CacheDir is where engines keep what all their machines share.
+	CacheDir string
 	// KeepBuild keeps the program that can read what this one saves.
 	KeepBuild func() error
 	// Socket is the control socket's path.
@@ -60,7 +62,10 @@ type Config struct {
 	Policy   policyfile.Sources
 	Settings config.Config
 	AuditDir string
-	Logger   *slog.Logger
+	// SecretsDir is the folder of the user's secrets, and ServicesFile what the
+	// user says about services that Berth does not know. Neither has to exist.
+	SecretsDir, ServicesFile string
+	Logger                   *slog.Logger
 }
 
 // Supervisor runs one sandbox.
@@ -73,6 +78,7 @@ type Supervisor struct {
 	image   image.Image
 	machine engine.Machine
 	net     network
+	creds   credentials
 	keys    bundle.Keys
 	ln      *net.UnixListener
 	// guest is set, and its subscription stands, once connected is closed.

@@ -143,8 +143,20 @@ func (id Identity) GlobalConfig() []byte {
 // boundary there, and root works on files of the agent's. And the guest sees a
 // main repository without most of its worktrees, whose records a garbage
 // collection there would otherwise take for those of deleted ones.
+//
+// Over HTTPS, Git signs in with the tokens that the usual variables have.
 func SystemConfig() []byte {
-	return []byte("[safe]\n\tdirectory = *\n[gc]\n\tworktreePruneExpire = never\n")
+	var b strings.Builder
+	b.WriteString("[safe]\n\tdirectory = *\n[gc]\n\tworktreePruneExpire = never\n")
+	for _, h := range []struct{ host, user, token string }{
+		{"github.com", "x-access-token", "${GH_TOKEN:-$GITHUB_TOKEN}"},
+		{"gist.github.com", "x-access-token", "${GH_TOKEN:-$GITHUB_TOKEN}"},
+		{"gitlab.com", "oauth2", "${GITLAB_TOKEN:-$GITLAB_ACCESS_TOKEN}"},
+	} {
+		helper := fmt.Sprintf(`!f() { t="%s"; test "$1" = get && test -n "$t" && printf 'username=%s\npassword=%%s\n' "$t"; }; f`, h.token, h.user)
+		fmt.Fprintf(&b, "[credential \"https://%s\"]\n\thelper = %s\n", h.host, gitString(helper))
+	}
+	return []byte(b.String())
 }
 
 // gitString quotes a value for a Git configuration file (git-config(1),

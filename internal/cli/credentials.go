@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"berth.dev/internal/agent"
+	"berth.dev/internal/bundle"
+	"berth.dev/internal/control"
+	"berth.dev/internal/manager"
+	"berth.dev/internal/sandbox"
+	"berth.dev/internal/secret"
+	"berth.dev/internal/service"
+)
+
+// offer is what of this shell's secrets a sandbox is to have the use of.
+type offer struct {
+	all   bool     // what most work needs
+	agent []string // variables of the agent's
+	named []string // by -e
+	env   lookup   // what the session will have, where that is not the shell's
+}
+
+// offer is what a run offers: what the agent and the usual tools use, and what
+// was named.
+func (w wish) offer(ag agent.Agent) offer {
+	o := offer{all: true, named: w.secrets}
+	for _, c := range ag.Credentials {
+		o.agent = append(o.agent, c.Env)
+	}
+	o.env = func(name string) (string, bool) { v, ok := w.session[name]; return v, ok }
+	return o
+}
+
+// bind binds secrets of this shell to a sandbox and returns what its sessions
+// get in their place. None of them goes to disk, nor into the sandbox.
+func (a *app) bind(ctx context.Context, m *manager.Manager, b *bundle.Bundle, o offer, quiet bool) (control.Credentials, error) {
+	spec := b.Spec()
+	if spec.Credentials == sandbox.CredentialsNone {
+		return control.Credentials{}, nil
+	}
+	secrets := map[string]secret.Wire{}
+	for _, f := range a.foundSecrets() {
+		wanted := f.auto && o.all
+		for _, v := range f.vars {
+			wanted = wanted || slices.Contains(o.agent, v) || slices.Contains(o.named, v)
+		}
+		// What the sandbox was made with is its own.
+		if fixed := slices.ContainsFunc(f.vars, func(v string) bool { _, ok := spec.Env[v]; return ok }); wanted && !fixed {
+			secrets[f.name] = secret.Wire{Value: f.value}
+		}
+	}
+	got, err := m.Bind(ctx, b, secrets, a.bases(spec, o))
+	if control.IsUnknownOp(err) {
+		// An older Berth saved it, and so runs it.
+		if !quiet {
+			a.note("%s runs on an older Berth, which puts no keys in; make it anew to use yours", b.Name())
+		}
+		return control.Credentials{}, nil
+	}
+	if err != nil {
+		return got, err
+	}
+	if !quiet {
+		a.sayBound(got)
+	}
+	return got, nil
+}
+
+// bases are the variables by which services are somewhere else.
+func (a *app) bases(spec sandbox.Spec, o offer) map[string]string {
+	if !o.all {
+		return nil
+	}
+	bases := map[string]string{}
+	for _, d := range service.Builtin() {
+		if d.BaseVar == "" {
+			continue
+		}
+		for _, look := range []lookup{func(name string) (string, bool) { v, ok := spec.Env[name]; return v, ok }, o.env, a.shell} {
+			if v, ok := look(d.BaseVar); ok {
+				bases[d.BaseVar] = v
+				break
+			}
+		}
+	}
+	return bases
+}
+
+// sayBound says in one line which secrets the sandbox can use.
+func (a *app) sayBound(got control.Credentials) {
+	var shell, kept []string
+	for _, b := range got.Bound {
+		if b.Shell {
+			shell = append(shell, b.Secret)
+		} else {
+			kept = append(kept, b.Secret)
+		}
+	}
+	var parts []string
+	if len(shell) > 0 {
+		parts = append(parts, strings.Join(shell, ", ")+" of this shell")
+	}
+	if len(kept) > 0 {
+		parts = append(parts, strings.Join(kept, ", ")+" of your secrets")
+	}
+	if len(parts) > 0 {
+		a.note("it can use %s, and sees placeholders", strings.Join(parts, " and "))
+	}
+	for _, w := range got.Warnings {
+		a.note("%s", w)
+	}
+}
+
+// takeSecrets takes those variables out of env that are named without a value
+// and hold keys of services that are known: they are bound instead.
+func takeSecrets(entries []string, env map[string]string) []string {
+	var taken []string
+	for _, name := range entries {
+		v, ok := env[name]
+		if _, known := service.ByVar(name); ok && known && v != "" {
+			taken = append(taken, name)
+			delete(env, name)
+		}
+	}
+	return taken
+}
+
+// warnOfKeys warns of values that look like keys and go into the sandbox.
+func (a *app) warnOfKeys(env map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if service.LooksLikeKey(env[name]) {
+			a.note("%s looks like a key, and whatever runs in the sandbox can read it; -e %s alone, or berth secret set, keeps it outside", name, name)
+		}
+	}
+}
+
+// addMissingEnv adds variables that a session has not, and that its sandbox was
+// not made with.
+func addMissingEnv(env, more, fixed map[string]string) {
+	for name, v := range more {
+		if _, ok := env[name]; ok {
+			continue
+		}
+		if _, ok := fixed[name]; !ok {
+			env[name] = v
+		}
+	}
+}
