@@ -12,7 +12,7 @@ export CGO_ENABLED = 0
 # /usr/local when it may be written to, else the user's own; PREFIX=DIR overrides.
 PREFIX ?= $(shell if [ -w /usr/local/bin ]; then echo /usr/local; else echo $$HOME/.local; fi)
 
-.PHONY: build install uninstall generate test test-short test-race lint bench fuzz clean help FORCE
+.PHONY: build install uninstall generate test test-short test-microvm test-race lint bench fuzz clean help FORCE
 
 build: generate ## build bin/berth
 	@mkdir -p bin
@@ -42,11 +42,18 @@ $(PROGRAMS): go.mod internal/engine/gvisor/programs/compile_unsafe.go internal/e
 
 FORCE:
 
+# What engines embed: each says so in its own folder.
+-include internal/engine/*/generate.mk
+
 test: ## everything CI runs
 	@scripts/test
 
 test-short: generate ## the quick tests: no internet, no root, a minute
 	$(GO) test -short ./...
+
+test-microvm: generate ## the microvm engine's suites: QEMU, and without KVM half an hour; not yet a part of test
+	$(GO) test -count=1 -timeout 60m -tags microvm ./internal/engine/microvm/...
+	$(GO) test -count=1 -timeout 60m -tags microvm -run TestMicroVM ./test/e2e
 
 test-race: generate ## the race detector, where the engine is not involved
 	@scripts/test race
@@ -54,7 +61,7 @@ test-race: generate ## the race detector, where the engine is not involved
 lint: ## gofmt, go vet, staticcheck, both architectures
 	@scripts/test lint
 
-bench: build ## measure starts, exec, memory beside what this machine offers
+bench: build ## measure starts, exec, memory, network beside what this machine offers
 	$(GO) run ./test/bench -berth bin/berth
 
 fuzz: ## every fuzz target for 20 seconds

@@ -21,6 +21,7 @@ type createOptions struct {
 	EnvFiles  []string
 	Volumes   []string
 	Template  string
+	Engine    string
 	CPUs      int
 	Memory    string
 	Disk      string
@@ -47,6 +48,7 @@ func (o *createOptions) register(cmd *cobra.Command) {
 	f.StringArrayVar(&o.EnvFiles, "env-file", nil, "read variables from a `FILE`, one K=V a line")
 	f.StringArrayVarP(&o.Volumes, "volume", "v", nil, "show a file or folder: `HOST:GUEST[:ro]`")
 	f.StringVarP(&o.Template, "template", "t", "", "start from this `IMAGE` instead of the agent's template")
+	f.StringVar(&o.Engine, "engine", "", "what isolates it, an `ENGINE`: gvisor or microvm (default that of config.toml, else gvisor)")
 	f.IntVar(&o.CPUs, "cpus", 0, "number of CPUs that the sandbox sees")
 	f.StringVarP(&o.Memory, "memory", "m", "", "memory that it may use, a `SIZE` such as 4g")
 	f.StringVar(&o.Disk, "disk", "", "disk that it may use beyond its template, a `SIZE`")
@@ -82,7 +84,7 @@ type wish struct {
 // sandbox was named; only then does the current folder stand for a missing one.
 func (a *app) wish(o *createOptions, known *agent.Agent, folders []string) (wish, error) {
 	w := wish{spec: sandbox.Spec{
-		Name: o.Name, Template: o.Template, Remove: o.Remove, HostPorts: o.HostPorts, IdleAfter: o.IdleAfter,
+		Name: o.Name, Template: o.Template, Engine: o.Engine, Remove: o.Remove, HostPorts: o.HostPorts, IdleAfter: o.IdleAfter,
 		Preset: o.Preset, Ask: o.Ask, Credentials: o.Creds,
 		Resources: sandbox.Resources{CPUs: o.CPUs},
 	}}

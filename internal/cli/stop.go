@@ -4,6 +4,10 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+
+	"berth.dev/internal/bundle"
+	"berth.dev/internal/manager"
+	"berth.dev/internal/sandbox"
 )
 
 type stopOptions struct{ Discard bool }
@@ -33,6 +37,19 @@ func (a *app) runStop(ctx context.Context, o *stopOptions, names []string) error
 		if err != nil {
 			return err
 		}
+		if err := canDiscard(m, b); o.Discard && err != nil {
+			return err
+		}
 		return m.Stop(ctx, b, o.Discard)
 	})
+}
+
+// canDiscard reports why a sandbox has nothing to go back to.
+func canDiscard(m *manager.Manager, b *bundle.Bundle) error {
+	eng, err := m.Engines().Lookup(b.Spec().Engine)
+	if err != nil || !eng.Features().Persistent {
+		return err
+	}
+	return sandbox.Errorf(sandbox.ErrPrecondition, "sandbox %s cannot discard what it has written: engine %s keeps that as it goes, and has no save to go back to", b.Name(), eng.Name()).
+		WithHint("stop it with: berth stop %s", b.Name())
 }

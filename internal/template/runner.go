@@ -86,10 +86,16 @@ func (r managed) Open(ctx context.Context, name string, img image.Image, resume 
 	if err != nil {
 		return nil, false, fmt.Errorf("clear away an earlier builder: %w", err)
 	}
+	// The default engine, whatever the user's settings say: what is resumed has to
+	// be the last save, and some engines keep more than that.
+	eng, err := r.m.Engines().Lookup("")
+	if err != nil {
+		return nil, false, err
+	}
 	// A builder has nothing that could be sent away, and takes packages from
 	// wherever the host's own settings say.
 	asked := sandbox.Spec{
-		Name: name, Agent: BuilderAgent, Image: img.Digest, Template: img.Digest, IdleAfter: idleBuilder, Preset: policy.PresetOpen,
+		Name: name, Agent: BuilderAgent, Engine: eng.Name(), Image: img.Digest, Template: img.Digest, IdleAfter: idleBuilder, Preset: policy.PresetOpen,
 	}
 	b, _, err := r.m.Obtain(ctx, asked, func(s sandbox.Spec) (sandbox.Spec, error) { return s, nil })
 	if err != nil {

@@ -1,0 +1,274 @@
+//go:build microvm
+
+package microvm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"berth.dev/internal/engine"
+	"berth.dev/internal/engine/enginetest"
+	"berth.dev/internal/engine/microvm/bootapi"
+	"berth.dev/internal/sandbox"
+	"berth.dev/internal/unprivileged"
+)
+
+func TestMain(m *testing.M) {
+	Reexec()
+	unprivileged.ReexecTest()
+	os.Exit(m.Run())
+}
+
+// boots ends a test that boots machines where there is no time for that: without
+// hardware virtualisation each takes seconds.
+func boots(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it boots machines, which is not short")
+	}
+}
+
+func TestConformance(t *testing.T) {
+	boots(t)
+	enginetest.Suite(t, New())
+}
+
+// BenchmarkStart is a machine from nothing to its first word, and away again.
+func BenchmarkStart(b *testing.B) { enginetest.BenchmarkStart(b, New()) }
+
+// TestOtherMachine boots the machine type that serves where the smaller one
+// does not work.
+func TestOtherMachine(t *testing.T) {
+	boots(t)
+	m := enginetest.Boot(t, &Engine{machine: machineQ35}).(*machine)
+	if m.hw.machine != machineQ35 {
+		t.Errorf("it is a %s", m.hw.machine)
+	}
+}
+
+// TestPosture looks at a live machine from the host: filtered, without a
+// capability or the power to gain one, in namespaces of its own, with an empty
+// environment.
+func TestPosture(t *testing.T) {
+	boots(t)
+	m := enginetest.Boot(t, New()).(*machine)
+	pid := m.qemu.Process.Pid
+	read := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	status := read("status")
+	for _, want := range []string{"Seccomp:\t2\n", "NoNewPrivs:\t1\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "CapAmb:\t0000000000000000\n"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("QEMU lacks %q:\n%s", want, status)
+		}
+	}
+	if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && len(env) > 0 {
+		t.Errorf("QEMU's environment is %q", env)
+	}
+	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts"} {
+		own, err := os.Readlink("/proc/self/ns/" + ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, ns))
+		if errors.Is(err, os.ErrPermission) {
+			continue // it is so much its own that it cannot be looked at
+		}
+		if err != nil || theirs == own {
+			t.Errorf("QEMU shares the %s namespace %s (%v)", ns, theirs, err)
+		}
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/home", pid)); err == nil {
+		t.Error("QEMU sees /home")
+	}
+}
+
+// TestClock: a guest whose clock is wrong, as after the host slept, is set right.
+func TestClock(t *testing.T) {
+	boots(t)
+	em, do := enginetest.BootProbe(t, New())
+	m := em.(*machine)
+	off := func() time.Duration {
+		t.Helper()
+		var ms int64
+		if _, err := fmt.Sscan(do("time"), &ms); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(time.UnixMilli(ms))
+	}
+	if err := m.control.call(t.Context(), bootapi.Request{Op: bootapi.OpTime, UnixNS: time.Now().Add(-time.Hour).UnixNano()}); err != nil {
+		t.Fatal(err)
+	}
+	if d := off(); d < 59*time.Minute {
+		t.Fatalf("the guest's clock cannot be made wrong: it is off by %s", d)
+	}
+	m.setTime()
+	if d := off(); d.Abs() > 2*time.Second {
+		t.Errorf("the guest's clock is off by %s", d)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	how, warning := New().Probe(t.Context(), t.TempDir())
+	if !strings.Contains(how, "QEMU") {
+		t.Errorf("the probe says %q (%v)", how, warning)
+	}
+	// Without hardware there is a word about it, and a way out.
+	if !strings.Contains(how, "KVM") && (warning == nil || sandbox.HintOf(warning) == "") {
+		t.Errorf("the probe says %q and warns %v, %q", how, warning, sandbox.HintOf(warning))
+	}
+}
+
+// TestProbeDeadline is the host on which KVM opens and then does nothing.
+func TestProbeDeadline(t *testing.T) {
+	hangs := filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(hangs, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	err := probe(t.Context(), tools{qemu: hangs}, hardware{accel: accelKVM, machine: machineQ35})
+	if err == nil || !strings.Contains(err.Error(), "executed nothing") || time.Since(begun) > 2*probeTime {
+		t.Errorf("after %s: %v", time.Since(begun), err)
+	}
+}
+
+func TestAnswersAreKept(t *testing.T) {
+	dir, tool := t.TempDir(), tools{qemu: "/bin/false", qemuVersion: "7.2"}
+	p := prober{tools: tool, answers: loadAnswers(dir, tool)}
+	h := hardware{accel: accelKVM, machine: machineQ35}
+	first := p.try(t.Context(), h)
+	p.answers.keep(dir)
+	p = prober{tools: tools{qemu: "/nothing"}, answers: loadAnswers(dir, tool)}
+	if second := p.try(t.Context(), h); first == nil || second == nil || first.Error() != second.Error() {
+		t.Errorf("first %v, then %v", first, second)
+	}
+	tool.qemuVersion = "8.0"
+	if a := loadAnswers(dir, tool); len(a.Found) > 0 {
+		t.Errorf("another QEMU knows %v", a.Found)
+	}
+}
+
+func TestCheckQEMU(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)": true, "QEMU emulator version 10.0.0": true,
+		"QEMU emulator version 6.2.0": false, "QEMU emulator version 7.1.9": false, "nonsense": false,
+	} {
+		if _, err := checkQEMU(text); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestToolsAreMissed(t *testing.T) {
+	if _, err := lookForTools(t.Context(), "arm64", nil); !errors.Is(err, sandbox.ErrUnavailable) || sandbox.HintOf(err) == "" {
+		t.Errorf("on another architecture: %v", err)
+	}
+	if _, err := lookForTools(t.Context(), "amd64", nil); !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(sandbox.HintOf(err), "install") {
+		t.Errorf("without virtiofsd: %v, %q", err, sandbox.HintOf(err))
+	}
+	t.Setenv("PATH", t.TempDir())
+	if _, err := lookForTools(t.Context(), "amd64", nil); err == nil || !strings.Contains(err.Error(), "qemu-system-x86_64") {
+		t.Errorf("without QEMU: %v", err)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	cfg := engine.Config{Root: "/a,b.erofs", Resources: sandbox.Resources{CPUs: 3, Memory: 1 << 30}}
+	line := func(h hardware) string {
+		return strings.Join(qemuArgs(cfg, h, kernelFor(t), state{path: "/state.img"}), " ")
+	}
+	emulated := line(hardware{accel: accelTCG, machine: machineMicroVM, khz: 2_000_000})
+	for _, want := range []string{"tsc_early_khz=2000000", "lpj=8000000", "/a,,b.erofs", "-smp 3", "-m 1024M", "virtio-blk-device", "spawn=deny"} {
+		if !strings.Contains(emulated, want) {
+			t.Errorf("emulated: no %q in %s", want, emulated)
+		}
+	}
+	real := line(hardware{accel: accelKVM, machine: machineQ35})
+	for _, not := range []string{"tsc_early_khz", "mitigations=off", "nokaslr", "-device virtio-blk-device", "pci=off"} {
+		if strings.Contains(real, not) {
+			t.Errorf("with KVM: %q in %s", not, real)
+		}
+	}
+	if !strings.Contains(real, "virtio-blk-pci") || !strings.Contains(real, "-cpu host") {
+		t.Errorf("with KVM: %s", real)
+	}
+}
+
+// TestControlIsGuarded has a guest say what no init of ours says.
+func TestControlIsGuarded(t *testing.T) {
+	for name, text := range map[string]string{
+		"no JSON": "hello\n", "an endless line": strings.Repeat("x", 3<<20),
+		"answers to nothing": strings.Repeat(`{"event":"done","id":77}`+"\n", 1000),
+		"too many events":    strings.Repeat(`{"event":"hello"}`+"\n", 1000),
+	} {
+		ours, theirs, err := connPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newControl(ours)
+		_, _ = theirs.WriteString(text)
+		theirs.Close()
+		select {
+		case <-c.closed:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: it goes on reading", name)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := c.call(ctx, boot("x")); err == nil || ctx.Err() != nil {
+			t.Errorf("%s: a call afterwards: %v", name, err)
+		}
+		cancel()
+	}
+	if err := guestError("\x1b[31m" + strings.Repeat("y", 5000)); len(err.Error()) > 3000 || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("a guest's words are passed on as they are: %.80q", err)
+	}
+}
+
+func TestTail(t *testing.T) {
+	var c tail
+	for range 1000 {
+		_, _ = c.Write(bytes.Repeat([]byte("a"), 100))
+	}
+	_, _ = c.Write([]byte("end"))
+	if s := c.String(); len(s) != tailSize || !strings.HasSuffix(s, "end") {
+		t.Errorf("%d bytes are kept", len(s))
+	}
+}
+
+func TestCopyDisk(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	f, err := os.Create(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, at := range []int64{0, 5 << 20, 64<<20 - 3} {
+		if _, err := f.WriteAt([]byte("abc"), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(100 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyDisk(from, to); err != nil {
+		t.Fatal(err)
+	}
+	a, aerr := os.ReadFile(from)
+	b, berr := os.ReadFile(to)
+	if aerr != nil || berr != nil || !bytes.Equal(a, b) {
+		t.Errorf("the copy differs (%d and %d bytes)", len(a), len(b))
+	}
+}

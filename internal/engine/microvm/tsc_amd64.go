@@ -1,0 +1,4 @@
+package microvm
+
+// rdtsc reads the time stamp counter.
+func rdtsc() uint64
