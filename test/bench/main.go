@@ -1,6 +1,6 @@
 // Command bench measures Berth beside what else this machine offers, all in
 // one run, and prints a table in Markdown: starts, commands in a running
-// sandbox, many sandboxes, memory. Single figures of one machine mean little;
+// sandbox, many sandboxes, memory, the network. Single figures of one machine mean little;
 // the ratios in one table do.
 package main
 
@@ -20,8 +20,10 @@ func main() {
 	berth := flag.String("berth", "berth", "the binary to measure")
 	n := flag.Int("n", 50, "counted runs of each short measurement")
 	many := flag.Int("many", 100, "sandboxes of the measurement of many")
+	rounds := flag.Int("rounds", 3, "rounds of each measurement of the network")
+	only := flag.String("only", "", "measure one part alone: starts, execs, many, memory or network")
 	flag.Parse()
-	if err := run(*berth, *n, *many); err != nil {
+	if err := run(*berth, *only, *n, *many, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -34,7 +36,7 @@ type bench struct {
 	n     int
 }
 
-func run(berth string, n, many int) error {
+func run(berth, only string, n, many, rounds int) error {
 	path, err := exec.LookPath(berth)
 	if err != nil {
 		return err
@@ -52,11 +54,25 @@ func run(berth string, n, many int) error {
 	if err := b.warm(); err != nil {
 		return err
 	}
-	for _, part := range []func() error{b.starts, b.execs, func() error { return b.many(many) }, b.memory} {
-		if err := part(); err != nil {
+	done := false
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{
+		{"starts", b.starts}, {"execs", b.execs}, {"many", func() error { return b.many(many) }}, {"memory", b.memory},
+		{"network", func() error { return b.network(rounds) }},
+	} {
+		if only != "" && only != part.name {
+			continue
+		}
+		if err := part.measure(); err != nil {
 			return err
 		}
 		fmt.Println()
+		done = true
+	}
+	if !done {
+		return fmt.Errorf("there is no part %q", only)
 	}
 	return nil
 }

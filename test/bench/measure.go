@@ -148,7 +148,7 @@ func (b *bench) parts(name string) (mb [3]float64, err error) {
 	roots := append(in[0].PIDs.Engine, in[0].PIDs.Supervisor)
 	for i, root := range roots {
 		for _, pid := range tree(root, roots) {
-			mb[i] += pss(pid)
+			mb[i] += memoryOf(pid, "Pss")
 		}
 	}
 	return mb, nil
@@ -167,14 +167,15 @@ func tree(pid int, others []int) []int {
 	return all
 }
 
-// pss reads the proportional set size of a process, in MB.
-func pss(pid int) float64 {
+// memoryOf reads one line of a process's memory, in MB: its resident set size,
+// Rss, or the proportional one, Pss.
+func memoryOf(pid int, line string) float64 {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+	for l := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(l, line+":"); ok {
 			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			return kb / 1024
 		}
