@@ -1,3 +1,5 @@
+//go:build microvm
+
 package microvm
 
 import (
