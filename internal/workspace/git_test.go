@@ -129,8 +129,25 @@ func TestConfigIsReadByGit(t *testing.T) {
 	}
 	system := t.TempDir() + "/gitconfig"
 	write(t, system, string(SystemConfig()))
-	if out := git(t, t.TempDir(), "/", "config", "--file", system, "--list"); out != "safe.directory=*\ngc.worktreepruneexpire=never" {
+	if out := git(t, t.TempDir(), "/", "config", "--file", system, "--list"); !strings.HasPrefix(out, "safe.directory=*\ngc.worktreepruneexpire=never\n") {
 		t.Errorf("%q", out)
+	}
+	// Git signs in with the tokens, where they belong and nowhere else.
+	for host, want := range map[string]string{
+		"github.com": "username=x-access-token\npassword=hub", "gitlab.com": "username=oauth2\npassword=lab", "evil.example": "",
+	} {
+		cmd := exec.Command("git", "credential", "fill")
+		cmd.Env = append(os.Environ(), "GIT_CONFIG_SYSTEM="+system, "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false",
+			"GH_TOKEN=hub", "GITLAB_TOKEN=lab")
+		cmd.Stdin = strings.NewReader("protocol=https\nhost=" + host + "\n\n")
+		out, err := cmd.Output()
+		if want == "" {
+			if err == nil {
+				t.Errorf("%s: %s", host, out)
+			}
+		} else if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %s, %v", host, out, err)
+		}
 	}
 }
 
