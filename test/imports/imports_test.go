@@ -45,17 +45,18 @@ var graph = map[string]string{
 	// Parts: siblings do not know each other; the supervisor joins them.
 	"internal/unprivileged":                    "internal/sandbox",
 	"internal/engine":                          "internal/sandbox",
-	"internal/engine/gvisor":                   "internal/engine internal/sandbox internal/unwind internal/engine/gvisor/programs internal/engine/squash",
+	"internal/engine/gvisor":                   "internal/engine internal/engine/driver internal/sandbox internal/unwind internal/engine/gvisor/programs internal/engine/squash",
 	"internal/engine/gvisor/programs":          "",
 	"internal/engine/gvisor/programs/generate": "internal/atomicfile internal/engine/gvisor/programs",
 	"internal/engine/all":                      "internal/engine internal/engine/gvisor internal/engine/microvm",
 	// Its guests' kernel is a package of the distribution's, verified like the
 	// templates'; its parts are its own.
-	"internal/engine/microvm":          "internal/engine internal/engine/squash internal/engine/microvm/... internal/atomicfile internal/sandbox internal/unwind !internal/engine/microvm/init",
+	"internal/engine/microvm":          "internal/engine internal/engine/driver internal/engine/squash internal/engine/microvm/... internal/atomicfile internal/sandbox internal/unwind !internal/engine/microvm/init",
 	"internal/engine/microvm/bootapi":  "",
 	"internal/engine/microvm/ext4":     "",
 	"internal/engine/microvm/init":     "internal/engine/microvm/bootapi",
 	"internal/engine/microvm/kernel":   "internal/debian internal/engine/microvm/bootapi internal/atomicfile internal/sandbox",
+	"internal/engine/driver":           "internal/engine internal/sandbox",
 	"internal/engine/squash":           "",
 	"internal/engine/enginetest":       "internal/engine internal/sandbox",
 	"internal/engine/enginetest/probe": "",

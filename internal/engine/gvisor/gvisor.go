@@ -30,6 +30,7 @@ import (
 	"gvisor.dev/gvisor/runsc/flag"
 
 	"berth.dev/internal/engine"
+	"berth.dev/internal/engine/driver"
 	"berth.dev/internal/engine/gvisor/programs"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/unwind"
@@ -115,20 +116,20 @@ func create(cfg engine.Config, undo *unwind.Stack) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	wire, err := dupFile(cfg.Network.Wire)
+	wire, err := driver.Dup(cfg.Network.Wire)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate the wire: %w", err)
 	}
-	m := &machine{cfg: cfg, conf: conf, wire: wire, done: make(chan struct{}), keeper: newKeeper()}
+	m := &machine{cfg: cfg, conf: conf, wire: wire, End: driver.NewEnd(), keeper: driver.NewKeeper()}
 	undo.Push(wire.Close)
-	undo.Push(func() error { m.keeper.stop(); return nil })
+	undo.Push(func() error { m.keeper.Stop(); return nil })
 	args := container.Args{
 		ID: cfg.ID, Spec: spec, BundleDir: bundleDir(cfg), Attached: true,
 		FSRestoreImagePath: cfg.Restore,
 	}
 	// The sentry and the gofer are told to die with the thread that made them,
 	// so that thread has to live as long as they do.
-	m.keeper.do(func() {
+	m.keeper.Do(func() {
 		restore := asStdio(cfg.Stdin, cfg.Log)
 		defer restore()
 		m.container, err = container.New(conf, args)
@@ -225,17 +226,4 @@ func quiet() {
 			log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 		}
 	})
-}
-
-func dupFile(f *os.File) (*os.File, error) {
-	var dup int
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	cerr := conn.Control(func(fd uintptr) { dup, err = syscall.Dup(int(fd)); syscall.CloseOnExec(dup) })
-	if err = errors.Join(err, cerr); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(dup), f.Name()), nil
 }

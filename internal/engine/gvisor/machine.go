@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
@@ -17,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/runsc/sandbox"
 
 	"berth.dev/internal/engine"
+	"berth.dev/internal/engine/driver"
 )
 
 // machine is a sentry and its gofer.
@@ -24,19 +23,16 @@ type machine struct {
 	cfg       engine.Config
 	conf      *config.Config
 	container *container.Container
-	keeper    *keeper
+	keeper    *driver.Keeper
+	*driver.End
 
 	mu      sync.Mutex
 	wire    *os.File // nil once the sentry has it
-	started bool     // then wait runs and closes done
+	started bool     // then wait runs and sets the end
 	closed  bool
 
 	// saving keeps two saves from pausing the same kernel.
 	saving sync.Mutex
-
-	done   chan struct{} // closed when the machine has ended; then status and err are final
-	status int
-	err    error
 }
 
 var (
@@ -69,30 +65,19 @@ func (m *machine) wait() {
 	ws, err := m.container.Wait()
 	switch {
 	case err != nil:
-		m.status, m.err = -1, fmt.Errorf("wait for the sentry: %w", err)
+		m.Set(-1, fmt.Errorf("wait for the sentry: %w", err))
 	case ws.Signaled():
-		m.status = 128 + int(ws.Signal())
+		m.Set(128+int(ws.Signal()), nil)
 	default:
-		m.status = ws.ExitStatus()
-	}
-	close(m.done)
-}
-
-// Wait implements engine.Machine.
-func (m *machine) Wait(ctx context.Context) (int, error) {
-	select {
-	case <-m.done:
-		return m.status, m.err
-	case <-ctx.Done():
-		return -1, ctx.Err()
+		m.Set(ws.ExitStatus(), nil)
 	}
 }
 
 // Signal implements engine.Machine.
 func (m *machine) Signal(sig os.Signal) error {
-	s, ok := sig.(syscall.Signal)
-	if !ok {
-		return fmt.Errorf("signal %v is none of the system's", sig)
+	s, err := driver.Signal(sig)
+	if err != nil {
+		return err
 	}
 	return m.container.Sandbox.SignalContainer(m.cfg.ID, unix.Signal(s), false)
 }
@@ -158,36 +143,10 @@ func (m *machine) Close() error {
 	}
 	err = errors.Join(err, m.container.Destroy())
 	if started {
-		<-m.done
+		<-m.Done()
 	} else {
-		m.status, m.err = -1, errors.New("the machine was closed before it started")
-		close(m.done)
+		m.Set(-1, errors.New("the machine was closed before it started"))
 	}
-	m.keeper.stop()
+	m.keeper.Stop()
 	return errors.Join(err, os.RemoveAll(bundleDir(m.cfg)))
 }
-
-// keeper is one operating system thread that outlives the processes made on
-// it: PR_SET_PDEATHSIG fires when the creating thread ends, not the process.
-type keeper struct{ work chan func() }
-
-func newKeeper() *keeper {
-	k := &keeper{work: make(chan func())}
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		for f := range k.work {
-			f()
-		}
-	}()
-	return k
-}
-
-// do runs f on the thread and returns when it has.
-func (k *keeper) do(f func()) {
-	done := make(chan struct{})
-	k.work <- func() { defer close(done); f() }
-	<-done
-}
-
-// stop ends the thread, and with it what is still attached to it.
-func (k *keeper) stop() { close(k.work) }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth.dev/internal/engine"
+	"berth.dev/internal/engine/driver"
 	"berth.dev/internal/engine/microvm/bootapi"
 	"berth.dev/internal/engine/microvm/kernel"
 )
@@ -28,7 +28,8 @@ type machine struct {
 	cfg    engine.Config
 	hw     hardware
 	disk   state
-	keeper *keeper
+	keeper *driver.Keeper
+	*driver.End
 
 	qemu, server  *exec.Cmd
 	console       *tail
@@ -46,9 +47,6 @@ type machine struct {
 
 	carried chan struct{} // closed when all output was carried
 	stopped chan struct{} // closed when Close begins
-	done    chan struct{} // closed when the machine has ended; then status and err are final
-	status  int
-	err     error
 }
 
 var (
@@ -64,8 +62,8 @@ var (
 
 func newMachine(cfg engine.Config, h hardware, disk state) *machine {
 	return &machine{
-		cfg: cfg, hw: h, disk: disk, keeper: newKeeper(), console: &tail{},
-		carried: make(chan struct{}), stopped: make(chan struct{}), done: make(chan struct{}),
+		cfg: cfg, hw: h, disk: disk, keeper: driver.NewKeeper(), End: driver.NewEnd(), console: &tail{},
+		carried: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
 
@@ -77,15 +75,15 @@ func (m *machine) launch(t tools, k kernel.Kernel) error {
 			f.Close()
 		}
 	}()
-	wire, err := dup(m.cfg.Network.Wire)
+	wire, err := driver.Dup(m.cfg.Network.Wire)
 	if err != nil {
 		return fmt.Errorf("duplicate the wire: %w", err)
 	}
 	theirs = append(theirs, wire)
-	if m.in, err = dup(m.cfg.Stdin); err != nil {
+	if m.in, err = driver.Dup(m.cfg.Stdin); err != nil {
 		return err
 	}
-	if m.out, err = dup(m.cfg.Log); err != nil {
+	if m.out, err = driver.Dup(m.cfg.Log); err != nil {
 		return err
 	}
 	var control net.Conn
@@ -151,7 +149,7 @@ func (m *machine) serve(t tools) (*os.File, error) {
 // run starts a process on the thread that lives as long as the machine.
 func (m *machine) run(cmd *exec.Cmd) error {
 	var err error
-	m.keeper.do(func() { err = cmd.Start() })
+	m.keeper.Do(func() { err = cmd.Start() })
 	return err
 }
 
@@ -270,7 +268,7 @@ func (m *machine) keepTime() {
 	told, before := time.Now(), time.Now()
 	for {
 		select {
-		case <-m.done:
+		case <-m.Done():
 			return
 		case <-m.stopped:
 			return
@@ -301,19 +299,19 @@ func (m *machine) wait() {
 	m.mu.Lock()
 	killed, started := m.killed, m.started
 	m.mu.Unlock()
-	if status, known := m.control.exit(); known {
-		m.status = status
+	status, known := m.control.exit()
+	ws, _ := m.qemu.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case known:
 		if started {
 			m.drain()
 		}
-	} else {
-		m.status = 128 + int(syscall.SIGKILL)
-		ws, ok := m.qemu.ProcessState.Sys().(syscall.WaitStatus)
-		if !killed && !(ok && ws.Signaled()) {
-			m.status, m.err = -1, fmt.Errorf("the machine ended by itself: %w", errors.Join(err, errors.New(m.said())))
-		}
+		m.Set(status, nil)
+	case killed || ws.Signaled():
+		m.Set(128+int(syscall.SIGKILL), nil)
+	default:
+		m.Set(-1, fmt.Errorf("the machine ended by itself: %w", errors.Join(err, errors.New(m.said()))))
 	}
-	close(m.done)
 }
 
 // drainTime is how long the last output of a guest may wait for its reader.
@@ -327,21 +325,11 @@ func (m *machine) drain() {
 	}
 }
 
-// Wait implements engine.Machine.
-func (m *machine) Wait(ctx context.Context) (int, error) {
-	select {
-	case <-m.done:
-		return m.status, m.err
-	case <-ctx.Done():
-		return -1, ctx.Err()
-	}
-}
-
 // Signal implements engine.Machine.
 func (m *machine) Signal(sig os.Signal) error {
-	s, ok := sig.(syscall.Signal)
-	if !ok {
-		return fmt.Errorf("signal %v is none of the system's", sig)
+	s, err := driver.Signal(sig)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sendTime)
 	defer cancel()
@@ -462,16 +450,15 @@ func (m *machine) Close() error {
 	var errs []error
 	if m.qemu != nil {
 		_ = m.qemu.Process.Kill() // it may have ended
-		<-m.done
+		<-m.Done()
 	} else {
-		m.status, m.err = -1, errors.New("the machine was closed before it started")
-		close(m.done)
+		m.Set(-1, errors.New("the machine was closed before it started"))
 	}
 	if m.server != nil {
 		_ = m.server.Process.Kill()
 		_ = m.server.Wait() // its status says that it was killed
 	}
-	m.keeper.stop()
+	m.keeper.Stop()
 	for _, c := range []net.Conn{m.stdin, m.output, m.layers} {
 		if c != nil {
 			c.Close()
@@ -508,42 +495,3 @@ func connPair() (net.Conn, *os.File, error) {
 	}
 	return conn, theirs, nil
 }
-
-// dup duplicates a file without changing its mode.
-func dup(f *os.File) (*os.File, error) {
-	var fd int
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	cerr := conn.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, cerr); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
-// keeper is one operating system thread that outlives the processes made on
-// it: PR_SET_PDEATHSIG fires when the creating thread ends, not the process.
-type keeper struct{ work chan func() }
-
-func newKeeper() *keeper {
-	k := &keeper{work: make(chan func())}
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		for f := range k.work {
-			f()
-		}
-	}()
-	return k
-}
-
-// do runs f on the thread and returns when it has.
-func (k *keeper) do(f func()) {
-	done := make(chan struct{})
-	k.work <- func() { defer close(done); f() }
-	<-done
-}
-
-// stop ends the thread, and with it what is still attached to it.
-func (k *keeper) stop() { close(k.work) }
