@@ -66,19 +66,24 @@ func Suite(t *testing.T, e engine.Engine) {
 }
 
 // Boot makes and starts a machine for an engine's own tests, which look at it
-// from outside; it is closed when the test ends.
-func Boot(t testing.TB, e engine.Engine) engine.Machine {
+// from outside; it is closed when the test ends. changes are made to its
+// configuration before.
+func Boot(t testing.TB, e engine.Engine, changes ...func(*engine.Config)) engine.Machine {
 	t.Helper()
-	h := &harness{engine: e, root: buildRoot(t)}
-	return h.boot(t, h.config(t)).machine
+	m, _ := BootProbe(t, e, changes...)
+	return m
 }
 
 // BootProbe is Boot for tests that also ask something of the guest: the function
 // runs a command of the probe's, which has to work.
-func BootProbe(t testing.TB, e engine.Engine) (engine.Machine, func(words ...string) string) {
+func BootProbe(t testing.TB, e engine.Engine, changes ...func(*engine.Config)) (engine.Machine, func(words ...string) string) {
 	t.Helper()
 	h := &harness{engine: e, root: buildRoot(t)}
-	g := h.boot(t, h.config(t))
+	cfg := h.config(t)
+	for _, change := range changes {
+		change(&cfg)
+	}
+	g := h.boot(t, cfg)
 	return g.machine, g.do
 }
 

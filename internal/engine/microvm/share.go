@@ -95,10 +95,11 @@ func (*Engine) Reexec() { Reexec() }
 // Reexec takes over when this process is a machine's file server, what becomes
 // its QEMU, or the probe of Check, and then does not return.
 func Reexec() {
+	// Capabilities and filters are a thread's, and an execve is of one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	switch {
 	case os.Args[0] == jailName && len(os.Args) == 2:
-		// Capabilities and filters are a thread's, and an execve is of one.
-		runtime.LockOSThread()
 		err := enterJail(os.Args[1])
 		fmt.Fprintln(os.Stderr, "berth: start QEMU:", err)
 		os.Exit(125)
@@ -134,6 +135,10 @@ func serveShare(text string) error {
 	// and a setuid bit does not come to be.
 	if err := squash.Install(true); err != nil {
 		return fmt.Errorf("install the ownership filter: %w", err)
+	}
+	// Its capabilities over this namespace are all it gets.
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
 	}
 	flags, err := unix.FcntlInt(shareFD, unix.F_GETFD, 0)
 	if err != nil {
