@@ -90,11 +90,10 @@ func (m *Manager) Inspect(ctx context.Context, b *bundle.Bundle) (Inspection, er
 	}
 	st, err := control.NewClient(info.State.Socket).Status(ctx)
 	if err != nil {
-		if b.Info().Status == sandbox.Running {
+		if in.Status = ending(ctx, b); in.Status == sandbox.Running {
 			return in, err
 		}
-		in.Status = b.Info().Status // it ended meanwhile
-		return in, nil
+		return in, nil // it ended meanwhile
 	}
 	in.Limits, in.Sessions, in.Memory = st.Limits, st.Sessions, st.Memory
 	in.Network.Preset, in.Network.Warnings = st.Preset, st.Warnings
@@ -106,6 +105,27 @@ func (m *Manager) Inspect(ctx context.Context, b *bundle.Bundle) (Inspection, er
 		in.Save.Error = st.SaveError
 	}
 	return in, nil
+}
+
+// endingTime is how long a supervisor that answers nobody any more may take to
+// write down how it ended: with a machine that is slow to go, a moment.
+const endingTime = 5 * time.Second
+
+// ending waits until a sandbox that does not answer has a status that says why.
+func ending(ctx context.Context, b *bundle.Bundle) sandbox.Status {
+	ctx, cancel := context.WithTimeout(ctx, endingTime)
+	defer cancel()
+	for {
+		status := b.Info().Status
+		if status != sandbox.Running {
+			return status
+		}
+		select {
+		case <-ctx.Done():
+			return status
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func instant(t time.Time) *time.Time {

@@ -1,5 +1,3 @@
-//go:build microvm
-
 package e2e
 
 import (
