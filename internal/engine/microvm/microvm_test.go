@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -122,6 +124,75 @@ func TestClock(t *testing.T) {
 	m.setTime()
 	if d := off(); d.Abs() > 2*time.Second {
 		t.Errorf("the guest's clock is off by %s", d)
+	}
+}
+
+// TestMemoryReturns: what the guest frees is the host's again, soon and without
+// anybody asking for it.
+func TestMemoryReturns(t *testing.T) {
+	boots(t)
+	em, do := enginetest.BootProbe(t, New(), func(cfg *engine.Config) { cfg.Resources.Memory = 1 << 30 })
+	m := em.(*machine)
+	const size = 300 << 20
+	used := func() int64 {
+		t.Helper()
+		n, err := m.Memory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(n)
+	}
+	before := used()
+	do("setuid", "0")
+	do("fill", "/dev/shm/much", fmt.Sprint(size))
+	full := used()
+	if full-before < size*9/10 {
+		t.Fatalf("the guest filled %d bytes, and uses %d more", size, full-before)
+	}
+	do("remove", "/dev/shm/much")
+	for deadline := time.Now().Add(time.Minute); full-used() < size*8/10; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("of %d bytes that the guest freed, the host has %d back", size, full-used())
+		}
+	}
+	t.Logf("MB: %d before, %d full, %d after", before>>20, full>>20, used()>>20)
+}
+
+// offline, set to a folder, is a run of TestOffline without a network; the
+// folder is the cache of one with it.
+const offline = "BERTH_TEST_OFFLINE"
+
+// TestOffline: a kernel that was fetched once serves without a network, and
+// where there is none, the error says so.
+func TestOffline(t *testing.T) {
+	boots(t)
+	if cache := os.Getenv(offline); cache != "" {
+		testOffline(t, cache)
+		return
+	}
+	var cache string
+	enginetest.Boot(t, New(), func(cfg *engine.Config) { cache = cfg.CacheDir })
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestOffline$", "-test.v")
+	cmd.Env = append(os.Environ(), offline+"="+cache)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: sandbox.UserUID, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: sandbox.UserGID, HostID: os.Getegid(), Size: 1}},
+	}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestOffline") {
+		t.Errorf("without a network: %v\n%s", err, out)
+	}
+}
+
+func testOffline(t *testing.T, cache string) {
+	t.Helper()
+	if err := New().Prepare(t.Context(), cache, nil); err != nil {
+		t.Errorf("prepare with a kernel that is there: %v", err)
+	}
+	enginetest.Boot(t, New(), func(cfg *engine.Config) { cfg.CacheDir = cache })
+	err := New().Prepare(t.Context(), t.TempDir(), nil)
+	if !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(err.Error(), "fetch the kernel for microVMs") || !strings.Contains(sandbox.HintOf(err), "network") {
+		t.Errorf("prepare with none: %v (%q)", err, sandbox.HintOf(err))
 	}
 }
 

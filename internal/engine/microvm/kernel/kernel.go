@@ -130,15 +130,22 @@ func (s Store) Refresh(ctx context.Context) error {
 		return nil
 	}
 	return s.locked(ctx, func() error {
-		if c, err = s.read(); err == nil && time.Since(c.Made) < maxAge {
-			return nil
-		}
-		if s.fetch(ctx) == nil || err != nil {
+		c, err := s.read() // somebody else may have looked, meanwhile
+		if err != nil || time.Since(c.Made) < maxAge {
 			return err
 		}
-		c.Made = time.Now().Add(nextTryIn - maxAge).UTC()
-		return s.write(c)
+		return s.refresh(ctx, c)
 	})
+}
+
+// refresh looks for a newer kernel than c, which stays when there is none to be
+// had.
+func (s Store) refresh(ctx context.Context, c current) error {
+	if s.fetch(ctx) == nil {
+		return nil
+	}
+	c.Made = time.Now().Add(nextTryIn - maxAge).UTC()
+	return s.write(c)
 }
 
 // Ensure returns the kernel, fetching it when there is none. Several processes

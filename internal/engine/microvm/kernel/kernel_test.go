@@ -2,12 +2,16 @@ package kernel
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -47,6 +51,38 @@ func TestIndex(t *testing.T) {
 	b.modules = b.modules[1:]
 	if _, err := b.base(b.index()); !errors.Is(err, sandbox.ErrUnavailable) {
 		t.Errorf("a kernel without its bus: %v", err)
+	}
+}
+
+// TestOldKernelServes: when it is time to look for a newer kernel and that
+// cannot be done, the one that is there goes on being used, and the next look is
+// a day away.
+func TestOldKernelServes(t *testing.T) {
+	s := Store{Dir: t.TempDir(), Packages: filepath.Join(t.TempDir(), "packages")}
+	if err := os.MkdirAll(filepath.Join(s.Dir, "there", baseDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Dir, "there", indexFile), []byte(`{"release":"6.1"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.write(current{Form: formVersion, Dir: "there", Release: "6.1", Made: time.Now().Add(-2 * maxAge)}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // as good as no network: nothing can be fetched
+	if err := s.refresh(ended, c); err != nil {
+		t.Fatal(err)
+	}
+	k, err := s.Current()
+	if err != nil || k.Release != "6.1" {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if c, err = s.read(); err != nil || time.Since(c.Made) > maxAge || time.Since(c.Made) < maxAge-2*nextTryIn {
+		t.Errorf("the next look is at %s (%v)", c.Made.Add(maxAge), err)
 	}
 }
 
