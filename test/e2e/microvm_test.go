@@ -1,97 +1,83 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
-	"berth.dev/test/standin"
+	"berth.dev/internal/engine/enginetest"
 )
 
-// inMicroVMs makes microvm the engine of the sandboxes that a test makes for a
-// user. The user's other settings are put back.
-func inMicroVMs(t *testing.T, u *user) {
+// The tests in this file are the product on the other engine, in few boots:
+// without hardware virtualisation each takes seconds, and what is done inside
+// many times what it takes elsewhere. All other tests of this package run on it
+// too, with BERTH_TEST_ENGINE=microvm (make test-microvm); docs/engines.md says
+// which of them make test leaves out, and why.
+
+const microVM = "microvm"
+
+// withKernel gives a user the kernel of microVMs that another has fetched.
+func withKernel(t *testing.T, u *user) {
 	t.Helper()
-	file := filepath.Join(u.berthHome, "config", "config.toml")
-	before, err := os.ReadFile(file)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	from, to := filepath.Join(suite.users[0].berthHome, "data", "cache", microVM), filepath.Join(u.berthHome, "data", "cache", microVM)
+	if _, err := os.Stat(from); err != nil || from == to {
+		return
+	}
+	if _, err := os.Stat(to); err == nil {
+		return
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err != nil {
-			os.Remove(file)
-		} else if werr := os.WriteFile(file, before, 0o600); werr != nil {
-			t.Error(werr)
-		}
-	})
-	if err := os.WriteFile(file, append([]byte("engine = \"microvm\"\n"), before...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{filepath.Dir(file), file} {
-		if err := os.Chown(path, u.uid, u.uid); err != nil {
-			t.Fatal(err)
+	for _, cmd := range [][]string{{"cp", "-a", from, to}, {"chown", "-R", fmt.Sprint(u.uid, ":", u.uid), filepath.Dir(to)}} {
+		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", cmd, err, out)
 		}
 	}
 }
 
-// TestMicroVM is the product on the other engine: the real Claude Code calls a
-// tool, what it wrote is the user's, and what the guest keeps outlives a stop
-// and kill -9. It is one test, and of a few boots, because without hardware
-// virtualisation each takes ten seconds and more.
+// TestMicroVM: the real Claude Code calls a tool, what it wrote is the user's,
+// Docker works as on any Linux, and what the guest keeps outlives a stop and
+// kill -9.
 func TestMicroVM(t *testing.T) {
 	each(t, func(t *testing.T, u *user) {
-		inMicroVMs(t, u)
+		withKernel(t, u)
 		ws, name := u.workspace(t), u.fresh(t)
-		command := "echo made > made.txt; uname -r; id -u; sudo id -u; hostname; sudo sh -c 'echo kept > /etc/kept; sync'"
-		api, err := standin.ServeAnthropic(command)
-		if err != nil {
-			t.Fatal(err)
+		out := u.claude(t, ws, name, "echo made > made.txt; uname -r; id -u; sudo id -u; hostname; sudo sh -c 'echo kept > /etc/kept'", "--engine", microVM, "-m", "2g")
+		if !strings.Contains(out, "-amd64\n1000\n0\n"+name) || strings.Contains(out, "gvisor") {
+			t.Errorf("the answer is %s", out)
 		}
-		defer api.Close()
-		r := u.run(t, "", []string{
-			"ANTHROPIC_API_KEY=sk-ant-e2e-0123456789",
-			fmt.Sprintf("ANTHROPIC_BASE_URL=http://host.berth.internal:%d", api.Port),
-		}, "run", "-q", "--name", name, "-m", "2g", "--host-port", fmt.Sprint(api.Port), "claude", ws, "--", "-p", "do it")
-		if r.code != 0 {
-			t.Fatalf("status %d\n%s\n%s\n%v", r.code, r.out, r.err, api.Paths())
-		}
-		if !strings.Contains(r.out, "-amd64\n1000\n0\n"+name) || strings.Contains(r.out, "gvisor") {
-			t.Errorf("the answer is %s", r.out)
-		}
-		info, err := os.Stat(filepath.Join(ws, "made.txt"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != u.uid {
-			t.Errorf("made.txt belongs to %d, not to %d", uid, u.uid)
-		}
-		u.must(t, "", "stop", name)
-		if out := u.must(t, "", "exec", name, "cat", "/etc/kept"); out != "kept\n" {
-			t.Errorf("after a stop the guest has %q", out)
-		}
+		u.owns(t, filepath.Join(ws, "made.txt"))
+		testMicroVMConfined(t, u, name)
 		testMicroVMDocker(t, u, ws, name)
-		var all []struct {
-			PIDs struct{ Engine []int } `json:"pids"`
-		}
-		if err := json.Unmarshal([]byte(u.must(t, "", "inspect", name)), &all); err != nil || len(all) != 1 || len(all[0].PIDs.Engine) == 0 {
-			t.Fatalf("the engine's processes: %v, %v", all, err)
-		}
-		for _, pid := range all[0].PIDs.Engine {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Errorf("kill %d: %v", pid, err)
+		testMicroVMEngineStays(t, u, ws, name)
+		testMicroVMKept(t, u, ws, name)
+	})
+}
+
+// testMicroVMConfined looks at the processes from the host: also when root runs
+// Berth, QEMU is nobody who may do anything.
+func testMicroVMConfined(t *testing.T, u *user, name string) {
+	t.Helper()
+	pids := u.inspect(t, name).PIDs.Engine
+	if len(pids) != 2 {
+		t.Fatalf("processes %v, want QEMU and its file server", pids)
+	}
+	enginetest.Posture(t, pids[0], "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000")
+	enginetest.Posture(t, pids[1])
+	for _, pid := range pids {
+		for _, path := range []string{filepath.Join(u.berthHome, "data", "sandboxes"), filepath.Join(u.home, ".ssh"), "/etc/passwd", suite.berth} {
+			// The one disk that is QEMU's lies below the first of them.
+			entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/root%s", pid, path))
+			if err == nil && len(entries) > 1 || err == nil && path != filepath.Join(u.berthHome, "data", "sandboxes") {
+				t.Errorf("process %d sees %s: %v", pid, path, entries)
 			}
 		}
-		eventually(t, "the sandbox is stopped", func() bool {
-			return strings.Contains(u.must(t, "", "inspect", name), `"status": "stopped"`)
-		})
-		if out := u.must(t, "", "exec", name, "cat", "/etc/kept"); out != "kept\n" {
-			t.Errorf("after kill -9 the guest has %q", out)
-		}
-	})
+	}
 }
 
 // testMicroVMDocker builds and runs a container, with Docker's own iptables
@@ -115,5 +101,38 @@ func testMicroVMDocker(t *testing.T, u *user, ws, name string) {
 		if out := u.must(t, "", "exec", "-w", ws, name, "sh", "-ec", step.script); out != step.want {
 			t.Errorf("%s: %q, want %q", step.script, out, step.want)
 		}
+	}
+}
+
+// testMicroVMEngineStays: a sandbox is of the engine that it was made with.
+func testMicroVMEngineStays(t *testing.T, u *user, ws, name string) {
+	t.Helper()
+	r := u.run(t, "", nil, "run", "--engine", "gvisor", "--name", name, "claude", ws, "--", "--version")
+	if r.code == 0 || !strings.Contains(r.err, "engine is microvm, not gvisor") || !strings.Contains(r.err, "berth rm "+name) {
+		t.Errorf("asked for with another engine: %+v", r)
+	}
+}
+
+// testMicroVMKept: what the guest wrote is there after QEMU was killed, and
+// after a stop; then the disk is one that e2fsck finds no fault with.
+func testMicroVMKept(t *testing.T, u *user, ws, name string) {
+	t.Helper()
+	u.must(t, "", "exec", name, "sh", "-c", "sync; sudo sh -c 'for i in $(seq 300); do echo $i > /var/tmp/$i; done' &")
+	in := u.inspect(t, name)
+	for _, pid := range in.PIDs.Engine {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Errorf("kill %d: %v", pid, err)
+		}
+	}
+	eventually(t, "the sandbox is stopped", func() bool { return u.inspect(t, name).Status == "stopped" })
+	if out := u.must(t, "", "exec", name, "sh", "-c", "cat /etc/kept; sudo sh -c 'echo again > /etc/again'"); out != "kept\n" {
+		t.Errorf("after kill -9 the guest has %q", out)
+	}
+	u.must(t, "", "stop", name)
+	if out, err := exec.Command("e2fsck", "-f", "-n", filepath.Join(in.Dir, "root", "state.img")).CombinedOutput(); err != nil {
+		t.Errorf("the disk after kill -9 and a stop: %v\n%s", err, out)
+	}
+	if out := u.must(t, "", "exec", name, "cat", "/etc/kept", "/etc/again"); out != "kept\nagain\n" {
+		t.Errorf("after a stop the guest has %q", out)
 	}
 }

@@ -159,7 +159,7 @@ func serveTLS(t *testing.T, h http.Handler, hosts ...string) origin {
 
 // apart is the user with a BERTH_HOME that only this test has, whose settings
 // say that the origins are where their hosts are served. The templates are the
-// shared ones.
+// shared ones, as is what engines fetch.
 func (u *user) apart(t *testing.T, origins ...origin) *user {
 	t.Helper()
 	home, err := os.MkdirTemp(u.home, "bh-")
@@ -178,7 +178,7 @@ func (u *user) apart(t *testing.T, origins ...origin) *user {
 	for _, dir := range []string{"data", "config"} {
 		must(os.Mkdir(filepath.Join(home, dir), 0o700))
 	}
-	for _, part := range []string{"images", "templates"} {
+	for _, part := range []string{"images", "templates", "cache"} {
 		must(os.Symlink(filepath.Join(u.berthHome, "data", part), filepath.Join(home, "data", part)))
 	}
 	var settings strings.Builder

@@ -61,12 +61,12 @@ func tell(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(w, "%s %s\n%s", r.Header.Get("X-Api-Key"), r.URL, body)
 }
 
-func newKeeping(t *testing.T, u *user) keeping {
+func newKeeping(t *testing.T, u *user, options ...string) keeping {
 	t.Helper()
 	o := serveTLS(t, http.HandlerFunc(tell), providerHost, collectorHost)
 	k := keeping{u: u.apart(t, o), origin: o}
 	k.ws, k.name = k.u.workspace(t), k.u.fresh(t)
-	r := k.u.run(t, k.ws, []string{"ANTHROPIC_API_KEY=" + realKey}, "create", "--name", k.name, "shell", k.ws)
+	r := k.u.run(t, k.ws, []string{"ANTHROPIC_API_KEY=" + realKey}, append(append([]string{"create", "--name", k.name}, options...), "shell", k.ws)...)
 	if r.code != 0 || !strings.Contains(r.err, "ANTHROPIC_API_KEY of this shell") || strings.Contains(r.out+r.err, realKey) {
 		t.Fatalf("create: %+v", r)
 	}
@@ -150,45 +150,57 @@ func TestSecretsWork(t *testing.T) {
 // TestAdversarySecretsInside looks for the key in all that a guest has, and in
 // what is kept of it.
 func TestAdversarySecretsInside(t *testing.T) {
-	each(t, func(t *testing.T, u *user) {
-		k := newKeeping(t, u)
-		// One whose key is inside, because its user said so, shows that it would be
-		// found.
-		leaky := k.u.fresh(t)
-		r := k.u.run(t, k.ws, nil, "create", "--name", leaky, "-e", "ANTHROPIC_API_KEY="+realKey, "shell", k.ws)
-		if r.code != 0 || !strings.Contains(r.err, "looks like a key") {
-			t.Fatalf("%+v", r)
-		}
-		for _, name := range []string{leaky, k.name} {
-			// A process that has used it, and holds what it got.
-			k.u.must(t, k.ws, "exec", "-d", name, "sh", "-c",
-				`got=$(curl -sS -H "x-api-key: $ANTHROPIC_API_KEY" https://`+providerHost+`/gzip --compressed); echo "$got" > ~/got; export got; exec sleep 1000`)
-			for range 200 {
-				if r := k.u.run(t, k.ws, nil, "exec", name, "test", "-s", "/home/agent/got"); r.code == 0 {
-					break
-				}
-			}
-			found := map[string]bool{
-				"environment":   k.guestHas(t, name, "cat /proc/[0-9]*/environ"),
-				"files":         k.guestHas(t, name, "tar c --ignore-failed-read /etc /home /root /run /tmp /var /dev/shm 2>/dev/null"),
-				"guest memory":  k.memoryHas(t, name),
-				"saved state":   false,
-				"host's record": false,
-			}
-			k.u.must(t, k.ws, "stop", name)
-			found["saved state"] = k.folderHas(t, k.u.inspect(t, name).Dir)
-			found["host's record"] = k.folderHas(t, filepath.Join(k.u.berthHome, "data", "audit", k.id(t, name)))
-			t.Logf("%s: %v", name, found)
-			for what, has := range found {
-				switch {
-				case name == k.name && has:
-					t.Errorf("the key is in the %s", what)
-				case name == leaky && !has && what != "host's record":
-					t.Errorf("where the key is inside, it is not found in the %s", what)
-				}
-			}
-		}
+	each(t, func(t *testing.T, u *user) { testSecretsInside(t, u) })
+}
+
+// TestAdversaryMicroVMSecrets is the same with the other engine, whose guests
+// have their memory and their disk elsewhere.
+func TestAdversaryMicroVMSecrets(t *testing.T) {
+	least(t, func(t *testing.T, u *user) {
+		withKernel(t, u)
+		testSecretsInside(t, u, "--engine", microVM, "-m", "512m", "--disk", "2g")
 	})
+}
+
+func testSecretsInside(t *testing.T, u *user, options ...string) {
+	t.Helper()
+	k := newKeeping(t, u, options...)
+	// One whose key is inside, because its user said so, shows that it would be
+	// found.
+	leaky := k.u.fresh(t)
+	r := k.u.run(t, k.ws, nil, append(append([]string{"create", "--name", leaky, "-e", "ANTHROPIC_API_KEY=" + realKey}, options...), "shell", k.ws)...)
+	if r.code != 0 || !strings.Contains(r.err, "looks like a key") {
+		t.Fatalf("%+v", r)
+	}
+	for _, name := range []string{leaky, k.name} {
+		// A process that has used it, and holds what it got.
+		k.u.must(t, k.ws, "exec", "-d", name, "sh", "-c",
+			`got=$(curl -sS -H "x-api-key: $ANTHROPIC_API_KEY" https://`+providerHost+`/gzip --compressed); echo "$got" > ~/got; export got; exec sleep 1000`)
+		for range 200 {
+			if r := k.u.run(t, k.ws, nil, "exec", name, "test", "-s", "/home/agent/got"); r.code == 0 {
+				break
+			}
+		}
+		found := map[string]bool{
+			"environment":   k.guestHas(t, name, "cat /proc/[0-9]*/environ"),
+			"files":         k.guestHas(t, name, "tar c --ignore-failed-read /etc /home /root /run /tmp /var /dev/shm 2>/dev/null"),
+			"guest memory":  k.memoryHas(t, name),
+			"saved state":   false,
+			"host's record": false,
+		}
+		k.u.must(t, k.ws, "stop", name)
+		found["saved state"] = k.folderHas(t, k.u.inspect(t, name).Dir)
+		found["host's record"] = k.folderHas(t, filepath.Join(k.u.berthHome, "data", "audit", k.id(t, name)))
+		t.Logf("%s: %v", name, found)
+		for what, has := range found {
+			switch {
+			case name == k.name && has:
+				t.Errorf("the key is in the %s", what)
+			case name == leaky && !has && what != "host's record":
+				t.Errorf("where the key is inside, it is not found in the %s", what)
+			}
+		}
+	}
 }
 
 func (k keeping) id(t *testing.T, name string) string {
