@@ -1,6 +1,6 @@
 // Command bench measures Berth beside what else this machine offers, all in
 // one run, and prints a table in Markdown: starts, commands in a running
-// sandbox, many sandboxes, memory, the network. Single figures of one machine mean little;
+// sandbox, files, memory, of each engine; many sandboxes, the network. Single figures of one machine mean little;
 // the ratios in one table do.
 package main
 
@@ -21,7 +21,7 @@ func main() {
 	n := flag.Int("n", 50, "counted runs of each short measurement")
 	many := flag.Int("many", 100, "sandboxes of the measurement of many")
 	rounds := flag.Int("rounds", 3, "rounds of each measurement of the network")
-	only := flag.String("only", "", "measure one part alone: starts, execs, many, memory or network")
+	only := flag.String("only", "", "measure one part alone: starts, execs, files, many, memory or network")
 	flag.Parse()
 	if err := run(*berth, *only, *n, *many, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -34,6 +34,9 @@ type bench struct {
 	berth string
 	dir   string // an empty workspace
 	n     int
+	// engines are those of the binary; the first is the default, by which the
+	// parts are measured that are not of engines.
+	engines []isolation
 }
 
 func run(berth, only string, n, many, rounds int) error {
@@ -51,6 +54,9 @@ func run(berth, only string, n, many, rounds int) error {
 	defer os.RemoveAll(dir)
 	b := &bench{berth: path, dir: dir, n: n}
 	fmt.Printf("%s, %d CPUs, %s, %s\n\n", host(), runtime.NumCPU(), time.Now().Format(time.DateOnly), b.version())
+	if b.engines, err = b.isolations(); err != nil {
+		return err
+	}
 	if err := b.warm(); err != nil {
 		return err
 	}
@@ -59,7 +65,7 @@ func run(berth, only string, n, many, rounds int) error {
 		name    string
 		measure func() error
 	}{
-		{"starts", b.starts}, {"execs", b.execs}, {"many", func() error { return b.many(many) }}, {"memory", b.memory},
+		{"starts", b.starts}, {"execs", b.execs}, {"files", b.files}, {"many", func() error { return b.many(many) }}, {"memory", b.memory},
 		{"network", func() error { return b.network(rounds) }},
 	} {
 		if only != "" && only != part.name {
@@ -98,20 +104,26 @@ func (b *bench) version() string {
 	return strings.TrimSpace(strings.SplitN(string(out), "\n", 2)[0])
 }
 
-// warm builds the template, so that no measurement does.
+// warm builds the template, and has engines fetch what they need, so that no
+// measurement does.
 func (b *bench) warm() error {
-	cmd := exec.Command(b.berth, "run", "--rm", "shell", b.dir, "--", "-c", "true")
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("warm up: %w", err)
+	for _, i := range b.engines {
+		if i.missing != nil {
+			continue
+		}
+		cmd := b.newSandbox(i)
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("warm up: %w", err)
+		}
 	}
 	return nil
 }
 
-// newSandbox is the command that makes a sandbox, runs true in it and removes
-// it.
-func (b *bench) newSandbox() *exec.Cmd {
-	return exec.Command(b.berth, "run", "-q", "--rm", "shell", b.dir, "--", "-c", "true")
+// newSandbox is the command that makes a sandbox of an engine, runs true in it
+// and removes it.
+func (b *bench) newSandbox(i isolation) *exec.Cmd {
+	return exec.Command(b.berth, "run", "-q", "--rm", "--engine", i.engine, "shell", b.dir, "--", "-c", "true")
 }
 
 // peers are other ways to run `true`, weakest isolation first; those that are
@@ -149,11 +161,21 @@ func (p peer) usable() error {
 func (b *bench) starts() error {
 	fmt.Println("| new, to a finished `true` | p50 ms | p95 ms | p99 ms | to Berth |")
 	fmt.Println("|---|---|---|---|---|")
-	own, err := sample(b.n, b.newSandbox)
+	var own samples
+	err := b.eachEngine(4, func(i isolation) error {
+		s, err := sample(i.runs(b.n), func() *exec.Cmd { return b.newSandbox(i) })
+		if err != nil {
+			return err
+		}
+		if own == nil {
+			own = s
+		}
+		fmt.Printf("| berth run --rm shell, %s | %s | %.2f |\n", i, s, s.at(50).Seconds()/own.at(50).Seconds())
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	fmt.Printf("| berth run --rm shell | %s | 1 |\n", own)
 	return b.besides(own)
 }
 
@@ -174,18 +196,24 @@ func (b *bench) besides(own samples) error {
 }
 
 func (b *bench) execs() error {
-	name, err := b.start(0)
-	if err != nil {
-		return err
-	}
-	defer b.remove(name)
-	s, err := sample(b.n, func() *exec.Cmd { return exec.Command(b.berth, "exec", name, "true") })
-	if err != nil {
-		return err
-	}
 	fmt.Println("| in a running sandbox | p50 ms | p95 ms | p99 ms |")
 	fmt.Println("|---|---|---|---|")
-	fmt.Printf("| berth exec NAME true | %s |\n", s)
+	err := b.eachEngine(3, func(i isolation) error {
+		name, err := b.start(i, 0)
+		if err != nil {
+			return err
+		}
+		defer b.remove(name)
+		s, err := sample(b.n, func() *exec.Cmd { return exec.Command(b.berth, "exec", name, "true") })
+		if err != nil {
+			return err
+		}
+		fmt.Printf("| berth exec NAME true, %s | %s |\n", i, s)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	v, err := sample(b.n, func() *exec.Cmd { return exec.Command(b.berth, "version") })
 	if err != nil {
 		return err
@@ -194,9 +222,10 @@ func (b *bench) execs() error {
 	return nil
 }
 
-func (b *bench) start(n int) (string, error) {
+// start makes the n-th sandbox of an engine that runs at the same time.
+func (b *bench) start(i isolation, n int) (string, error) {
 	name := fmt.Sprintf("bench-%d-%d", os.Getpid(), n)
-	out, err := exec.Command(b.berth, "create", "-q", "--name", name, "shell", b.dir).CombinedOutput()
+	out, err := exec.Command(b.berth, "create", "-q", "--name", name, "--engine", i.engine, "shell", b.dir).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("create a sandbox: %w\n%s", err, out)
 	}

@@ -81,7 +81,7 @@ func (b *bench) batch(n, width int) error {
 	for range width {
 		wg.Go(func() {
 			for range next {
-				if _, err := timed(b.newSandbox()); err != nil {
+				if _, err := timed(b.newSandbox(b.engines[0])); err != nil {
 					errs <- err
 					return
 				}
@@ -97,7 +97,11 @@ func (b *bench) batch(n, width int) error {
 // processes on the host: of one alone, and of each of eight, which share the
 // pages of the one binary and of their template.
 func (b *bench) memory() error {
-	fmt.Print("| idle sandboxes | sentry MB | gofer MB | supervisor MB | together |\n|---|---|---|---|---|\n")
+	fmt.Print("| idle sandboxes | sentry or QEMU MB | file server MB | supervisor MB | together |\n|---|---|---|---|---|\n")
+	return b.eachEngine(4, b.memoryOf)
+}
+
+func (b *bench) memoryOf(i isolation) error {
 	var names []string
 	defer func() {
 		for _, name := range names {
@@ -106,7 +110,7 @@ func (b *bench) memory() error {
 	}()
 	for _, n := range []int{1, 8} {
 		for len(names) < n {
-			name, err := b.start(len(names))
+			name, err := b.start(i, len(names))
 			if err != nil {
 				return err
 			}
@@ -125,12 +129,12 @@ func (b *bench) memory() error {
 				sum[i] += mb / float64(n)
 			}
 		}
-		fmt.Printf("| each of %d | %.1f | %.1f | %.1f | %.1f |\n", n, sum[0], sum[1], sum[2], sum[0]+sum[1]+sum[2])
+		fmt.Printf("| %s, each of %d | %.1f | %.1f | %.1f | %.1f |\n", i, n, sum[0], sum[1], sum[2], sum[0]+sum[1]+sum[2])
 	}
 	return nil
 }
 
-// parts are the set sizes of a sandbox's sentry, gofer and supervisor, in MB.
+// parts are the set sizes of a sandbox's kernel, file server and supervisor, in MB.
 func (b *bench) parts(name string) (mb [3]float64, err error) {
 	out, err := exec.Command(b.berth, "inspect", name).Output()
 	if err != nil {
@@ -148,7 +152,7 @@ func (b *bench) parts(name string) (mb [3]float64, err error) {
 	roots := append(in[0].PIDs.Engine, in[0].PIDs.Supervisor)
 	for i, root := range roots {
 		for _, pid := range tree(root, roots) {
-			mb[i] += memoryOf(pid, "Pss")
+			mb[i] += sizeOf(pid, "Pss")
 		}
 	}
 	return mb, nil
@@ -167,9 +171,9 @@ func tree(pid int, others []int) []int {
 	return all
 }
 
-// memoryOf reads one line of a process's memory, in MB: its resident set size,
+// sizeOf reads one line of a process's memory, in MB: its resident set size,
 // Rss, or the proportional one, Pss.
-func memoryOf(pid int, line string) float64 {
+func sizeOf(pid int, line string) float64 {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0

@@ -355,11 +355,11 @@ func (n *network) held(w *way) (float64, error) {
 // supervisor, whose children run the sandbox.
 func (w *way) resident() float64 {
 	if w == w.to {
-		return memoryOf(w.pid, "Rss")
+		return sizeOf(w.pid, "Rss")
 	}
 	var mb float64
 	for _, pid := range tree(w.pid, nil) {
-		mb += memoryOf(pid, "Rss")
+		mb += sizeOf(pid, "Rss")
 	}
 	return mb
 }

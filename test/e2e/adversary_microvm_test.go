@@ -14,8 +14,7 @@ import (
 // that come from another server. What is decided on the host's end of the wire
 // is the same code for every engine, and is attacked with the other one.
 func TestAdversaryMicroVM(t *testing.T) {
-	least(t, func(t *testing.T, u *user) {
-		withKernel(t, u)
+	microVMs(t, least, func(t *testing.T, u *user) {
 		w := newWorld(t, u)
 		dir := u.workspace(t)
 		shown, beside := filepath.Join(dir, "shown"), filepath.Join(dir, "beside")

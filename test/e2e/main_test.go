@@ -69,7 +69,65 @@ func runSuite(m *testing.M) (int, error) {
 			u.cleanUp()
 		}
 	}()
+	if err := useEngine(); err != nil {
+		return 1, err
+	}
 	return m.Run(), nil
+}
+
+// suiteEngine is the engine that all sandboxes of the run are made with whose
+// test does not say otherwise; "" for the default.
+var suiteEngine = os.Getenv("BERTH_TEST_ENGINE")
+
+// useEngine makes it every user's own setting, in a folder of this run's.
+func useEngine() error {
+	if suiteEngine == "" {
+		return nil
+	}
+	for i, u := range suite.users {
+		if suiteEngine == microVM {
+			if err := withKernel(u); err != nil {
+				return err
+			}
+		}
+		home := filepath.Join(suite.dir, fmt.Sprint("engine-", i))
+		if err := u.newHome(home, "engine = \""+suiteEngine+"\"\n"); err != nil {
+			return err
+		}
+		u.berthHome = home
+	}
+	return nil
+}
+
+// newHome makes a BERTH_HOME with settings of its own, in which the templates,
+// and what engines fetch, are the user's.
+func (u *user) newHome(home, settings string) error {
+	for _, dir := range []string{"data", "config"} {
+		if err := os.MkdirAll(filepath.Join(home, dir), 0o700); err != nil {
+			return err
+		}
+	}
+	cache := filepath.Join(u.berthHome, "data", "cache")
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chown(cache, u.uid, u.uid); err != nil {
+		return err
+	}
+	for _, part := range []string{"images", "templates", "cache"} {
+		if err := os.Symlink(filepath.Join(u.berthHome, "data", part), filepath.Join(home, "data", part)); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(home, "config", "config.toml"), []byte(settings), 0o644); err != nil {
+		return err
+	}
+	return filepath.WalkDir(home, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, u.uid, u.uid)
+	})
 }
 
 func buildBinaries() error {

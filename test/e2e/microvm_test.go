@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,32 +22,50 @@ import (
 
 const microVM = "microvm"
 
-// withKernel gives a user the kernel of microVMs that another has fetched.
-func withKernel(t *testing.T, u *user) {
-	t.Helper()
-	from, to := filepath.Join(suite.users[0].berthHome, "data", "cache", microVM), filepath.Join(u.berthHome, "data", "cache", microVM)
-	if _, err := os.Stat(from); err != nil || from == to {
-		return
+// withKernel gives a user the kernel of microVMs that the first one has, so that
+// it is fetched once, and from where there is a network.
+func withKernel(u *user) error {
+	const kernel = "data/cache/" + microVM
+	me := suite.users[0]
+	from, to := filepath.Join(me.berthHome, kernel), filepath.Join(u.berthHome, kernel)
+	if _, err := os.Stat(filepath.Join(from, "current.json")); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cmd := me.command(ctx, "", "run", "-q", "--rm", "--engine", microVM, "shell", me.home, "--", "-c", "true")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("fetch the kernel of microVMs: %w\n%s", err, out)
+		}
 	}
-	if _, err := os.Stat(to); err == nil {
-		return
+	if _, err := os.Stat(filepath.Join(to, "current.json")); err == nil {
+		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(os.RemoveAll(to), os.MkdirAll(filepath.Dir(to), 0o700)); err != nil {
+		return err
 	}
 	for _, cmd := range [][]string{{"cp", "-a", from, to}, {"chown", "-R", fmt.Sprint(u.uid, ":", u.uid), filepath.Dir(to)}} {
 		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", cmd, err, out)
+			return fmt.Errorf("%v: %w\n%s", cmd, err, out)
 		}
 	}
+	return nil
+}
+
+// microVMs is each, or least, for tests of that engine.
+func microVMs(t *testing.T, whom func(*testing.T, func(*testing.T, *user)), test func(*testing.T, *user)) {
+	t.Helper()
+	whom(t, func(t *testing.T, u *user) {
+		if err := withKernel(u); err != nil {
+			t.Fatal(err)
+		}
+		test(t, u)
+	})
 }
 
 // TestMicroVM: the real Claude Code calls a tool, what it wrote is the user's,
 // Docker works as on any Linux, and what the guest keeps outlives a stop and
 // kill -9.
 func TestMicroVM(t *testing.T) {
-	each(t, func(t *testing.T, u *user) {
-		withKernel(t, u)
+	microVMs(t, each, func(t *testing.T, u *user) {
 		ws, name := u.workspace(t), u.fresh(t)
 		out := u.claude(t, ws, name, "echo made > made.txt; uname -r; id -u; sudo id -u; hostname; sudo sh -c 'echo kept > /etc/kept'", "--engine", microVM, "-m", "2g")
 		if !strings.Contains(out, "-amd64\n1000\n0\n"+name) || strings.Contains(out, "gvisor") {

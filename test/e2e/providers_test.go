@@ -167,34 +167,23 @@ func (u *user) apart(t *testing.T, origins ...origin) *user {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(home) })
-	own := *u
-	own.berthHome = home
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
+	var settings strings.Builder
+	if suiteEngine != "" {
+		fmt.Fprintf(&settings, "engine = %q\n", suiteEngine)
+	}
+	for i, o := range origins {
+		ca := filepath.Join(home, fmt.Sprintf("ca-%d.pem", i))
+		if err := os.WriteFile(ca, o.ca, 0o644); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for _, dir := range []string{"data", "config"} {
-		must(os.Mkdir(filepath.Join(home, dir), 0o700))
-	}
-	for _, part := range []string{"images", "templates", "cache"} {
-		must(os.Symlink(filepath.Join(u.berthHome, "data", part), filepath.Join(home, "data", part)))
-	}
-	var settings strings.Builder
-	for i, o := range origins {
-		ca := filepath.Join(home, "config", fmt.Sprintf("ca-%d.pem", i))
-		must(os.WriteFile(ca, o.ca, 0o644))
 		for _, host := range o.hosts {
 			fmt.Fprintf(&settings, "[[upstream]]\nhost = %q\nport = 443\naddress = %q\nca = %q\n\n", host, o.Address, ca)
 		}
 	}
-	must(os.WriteFile(filepath.Join(home, "config", "config.toml"), []byte(settings.String()), 0o644))
-	must(filepath.WalkDir(home, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, u.uid, u.uid)
-	}))
+	if err := u.newHome(home, settings.String()); err != nil {
+		t.Fatal(err)
+	}
+	own := *u
+	own.berthHome = home
 	return &own
 }

@@ -156,8 +156,7 @@ func TestAdversarySecretsInside(t *testing.T) {
 // TestAdversaryMicroVMSecrets is the same with the other engine, whose guests
 // have their memory and their disk elsewhere.
 func TestAdversaryMicroVMSecrets(t *testing.T) {
-	least(t, func(t *testing.T, u *user) {
-		withKernel(t, u)
+	microVMs(t, least, func(t *testing.T, u *user) {
 		testSecretsInside(t, u, "--engine", microVM, "-m", "512m", "--disk", "2g")
 	})
 }
