@@ -33,7 +33,7 @@ import (
 
 // formVersion counts what is made of the same package; raise it with every
 // change of that.
-const formVersion = 1
+const formVersion = 2
 
 // Names in the folder of a kernel.
 const (

@@ -116,6 +116,24 @@ func TestUnpackImage(t *testing.T) {
 	}
 }
 
+func TestUnsigned(t *testing.T) {
+	info := append(make([]byte, 8), 0, 0, 0, 9)
+	signed := func(info []byte) []byte {
+		return slices.Concat([]byte("module"), []byte("signature"), info, []byte(signatureMark))
+	}
+	if got := unsigned(signed(info)); string(got) != "module" {
+		t.Errorf("%q", got)
+	}
+	huge := append(make([]byte, 8), 0xff, 0xff, 0xff, 0xff)
+	for name, data := range map[string][]byte{
+		"without one": []byte("module"), "a mark alone": []byte(signatureMark), "longer than all": signed(huge), "nothing": nil,
+	} {
+		if got := unsigned(data); !bytes.Equal(got, data) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 // TestArchive reads the archive as the kernel does.
 func TestArchive(t *testing.T) {
 	var a archive
