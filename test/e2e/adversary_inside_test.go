@@ -84,7 +84,9 @@ l.accept()`, guest, secret))
 				}
 			}
 			// In the supervisor's name: root of the guest can have any address. While
-			// it has that one, it hears nothing of the supervisor.
+			// it has that one, it hears nothing of the supervisor, and Linux resets the
+			// connections with it; so what came of it is left in a file.
+			said := filepath.Join(c.ws, "said")
 			script := `a=$0
 for from in "$@"; do
 	ip addr add "$from/32" dev lo || exit 3
@@ -93,11 +95,16 @@ for from in "$@"; do
 	done
 	ip addr del "$from/32" dev lo || exit 3
 done
-[ -z "$let_in" ] && echo nobody`
-			if r := c.exec(t, true, "sh", "-c", script, filepath.Join(c.ws, "attacker"), gateway, "172.20.0.9"); r.out != "nobody\n" {
-				t.Errorf("in another's name: %+v", r)
+echo "let in: ${let_in:-nobody}"`
+			w.must(t, c.ws, "exec", "-d", "-u", "root", c.name, "sh", "-c", "("+script+") >said 2>&1", filepath.Join(c.ws, "attacker"), gateway, "172.20.0.9")
+			eventually(t, "the guest has tried", func() bool {
+				data, err := os.ReadFile(said)
+				return err == nil && strings.Contains(string(data), "let in: ")
+			})
+			if out := read(t, said); !strings.HasSuffix(out, "let in: nobody\n") {
+				t.Errorf("in another's name: %s", out)
 			} else {
-				t.Log(r.err)
+				t.Log(out)
 			}
 		})
 		t.Run("sockets", func(t *testing.T) {
