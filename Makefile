@@ -51,9 +51,8 @@ test: ## everything CI runs
 test-short: generate ## the quick tests: no internet, no root, a minute
 	$(GO) test -short ./...
 
-test-microvm: generate ## the microvm engine's suites: QEMU, and without KVM half an hour; not yet a part of test
-	$(GO) test -count=1 -timeout 60m -tags microvm ./internal/engine/microvm/...
-	$(GO) test -count=1 -timeout 60m -tags microvm -run TestMicroVM ./test/e2e
+test-microvm: ## all end-to-end tests with the engine microvm, of which test runs a part
+	@scripts/test microvm
 
 test-race: generate ## the race detector, where the engine is not involved
 	@scripts/test race
