@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -22,21 +23,32 @@ import (
 
 const microVM = "microvm"
 
-// withKernel gives a user the kernel of microVMs that the first one has, so that
-// it is fetched once, and from where there is a network.
-func withKernel(u *user) error {
-	const kernel = "data/cache/" + microVM
+// fetchKernel has the first user's Berth fetch the kernel of microVMs, where that
+// of the last run does not serve.
+var fetchKernel = sync.OnceValue(func() error {
 	me := suite.users[0]
-	from, to := filepath.Join(me.berthHome, kernel), filepath.Join(u.berthHome, kernel)
-	if _, err := os.Stat(filepath.Join(from, "current.json")); err != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		cmd := me.command(ctx, "", "run", "-q", "--rm", "--engine", microVM, "shell", me.home, "--", "-c", "true")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("fetch the kernel of microVMs: %w\n%s", err, out)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := me.command(ctx, "", "run", "-q", "--rm", "--force", "--engine", microVM, "shell", me.home, "--", "-c", "true")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("fetch the kernel of microVMs: %w\n%s", err, out)
 	}
-	if _, err := os.Stat(filepath.Join(to, "current.json")); err == nil {
+	return nil
+})
+
+// withKernel gives a user that kernel, so that it is fetched once, and from
+// where there is a network.
+func withKernel(u *user) error {
+	if err := fetchKernel(); err != nil {
+		return err
+	}
+	const kernel, current = "data/cache/" + microVM, "current.json"
+	from, to := filepath.Join(suite.users[0].berthHome, kernel), filepath.Join(u.berthHome, kernel)
+	ours, err := os.ReadFile(filepath.Join(from, current))
+	if err != nil {
+		return err
+	}
+	if theirs, err := os.ReadFile(filepath.Join(to, current)); err == nil && string(theirs) == string(ours) {
 		return nil
 	}
 	if err := errors.Join(os.RemoveAll(to), os.MkdirAll(filepath.Dir(to), 0o700)); err != nil {
