@@ -32,7 +32,11 @@ func TestClaudeWorks(t *testing.T) {
 			"id -u; sudo id -u; hostname",
 		}, "; ")
 		out := u.claude(t, ws, name, command)
-		for _, want := range []string{"gvisor", "1000\n0\n" + name, "berth-guest"} {
+		kernel := "gvisor"
+		if suiteEngine == microVM {
+			kernel = "-amd64"
+		}
+		for _, want := range []string{kernel, "1000\n0\n" + name, "berth-guest"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("the answer lacks %q:\n%s", want, out)
 			}

@@ -25,5 +25,6 @@ func (k *Keeper) Do(f func()) {
 	<-done
 }
 
-// Stop ends the thread, and with it what is still attached to it.
+// Stop ends the thread, and with it what is still attached to it; when the
+// runtime has given it the process's first thread, that is with the process.
 func (k *Keeper) Stop() { close(k.work) }
