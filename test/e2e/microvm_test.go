@@ -15,11 +15,13 @@ import (
 	"berth.dev/internal/engine/enginetest"
 )
 
-// The tests in this file are the product on the other engine, in few boots:
-// without hardware virtualisation each takes seconds, and what is done inside
-// many times what it takes elsewhere. All other tests of this package run on it
-// too, with BERTH_TEST_ENGINE=microvm (make test-microvm); docs/engines.md says
-// which of them make test leaves out, and why.
+// The tests in this file, and adversary_microvm_test.go, are the product on the
+// other engine, in few boots: without hardware virtualisation each takes seconds,
+// and what is done inside many times what it takes elsewhere. All other tests of
+// this package run on it with BERTH_TEST_ENGINE=microvm (make test-microvm), half
+// an hour more. make test leaves them to gvisor alone, because what they look at is
+// the same code for both: the host's end of the wire, secrets, SSH, the image.
+// docs/engines.md has the list.
 
 const microVM = "microvm"
 
