@@ -269,16 +269,6 @@ func (b *Broker) Files() []File {
 	return list
 }
 
-// AWSValue makes one secret of the parts of AWS keys, as secret.ParseAWSKeys and
-// the built-in service take it; session may be empty. Parts of which one is
-// missing are no secret.
-func AWSValue(id, key, session string) secret.Value {
-	if id == "" || key == "" {
-		return secret.Value{}
-	}
-	return secret.NewValue(awsKeys{id, key, session}.json())
-}
-
 // Bounds of the secrets that are remembered to be taken out of answers: a
 // rotated one may still be on its way.
 const (
