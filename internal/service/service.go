@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/publicsuffix"
 
 	"berth.dev/internal/policy"
@@ -412,7 +413,7 @@ func (s Scheme) check() error {
 
 func (s Scheme) checkHeader() error {
 	switch {
-	case !token(s.Name) || textproto.CanonicalMIMEHeaderKey(s.Name) != s.Name:
+	case !httpguts.ValidHeaderFieldName(s.Name) || textproto.CanonicalMIMEHeaderKey(s.Name) != s.Name:
 		return fmt.Errorf("%s is no name of a header", quote(s.Name))
 	case slices.Contains(framing, s.Name) || strings.HasPrefix(s.Name, "Sec-"):
 		return fmt.Errorf("the header %s cannot hold a credential", s.Name)
@@ -422,19 +423,6 @@ func (s Scheme) checkHeader() error {
 		return errors.New("the format of a header starts and ends without a space")
 	}
 	return nil
-}
-
-// token reports whether s is one of RFC 9110 §5.6.2.
-func token(s string) bool {
-	for _, c := range []byte(s) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return s != ""
 }
 
 // printable reports whether s is one line of printable ASCII.
