@@ -11,6 +11,7 @@
 package service
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/textproto"
@@ -77,6 +78,27 @@ type Definition struct {
 	Quotes bool
 }
 
+// Joins reports whether a path is that of a file in which several services, and
+// the guest's own programs, have their parts: an object of JSON, whose members are
+// added to those that are there.
+func Joins(path string) bool { return strings.HasSuffix(path, ".json") }
+
+// DockerLogin is the file that has Docker signed in at registries, with the
+// credential for a password. The user has nothing that JSON escapes.
+func DockerLogin(user string, registries ...Place) File {
+	type login struct {
+		Auth string `json:"auth"`
+	}
+	auths := map[string]login{}
+	for _, p := range registries {
+		if p.Host.Exact() {
+			auths[p.String()] = login{"{basic:" + user + "}"}
+		}
+	}
+	content, _ := json.Marshal(map[string]any{"auths": auths}) // strings always can be
+	return File{Path: ".docker/config.json", Content: string(content)}
+}
+
 // Place is a pattern of host names, and a port.
 type Place struct {
 	Host policy.Host
@@ -90,7 +112,8 @@ type Var struct {
 	Value string
 }
 
-// File is a file that the guest sees.
+// File is a file that the guest sees. It takes the place of one that is there,
+// but for those that Joins is true of.
 type File struct {
 	// Path is relative to the home of the guest's user. Folders in it are made
 	// 0700, the file 0600.
