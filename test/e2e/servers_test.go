@@ -81,11 +81,6 @@ func TestSecretsServers(t *testing.T) {
 // kept.
 func (s servers) start(t *testing.T, real map[string]string, allow ...string) {
 	t.Helper()
-	set := s.u.command(t.Context(), s.ws, "secret", "set", "REGISTRY", "--host", ownRegistry, "--basic", "robot", "--docker")
-	set.Stdin = strings.NewReader(real["REGISTRY"])
-	if r := finish(t, set); r.code != 0 {
-		t.Fatalf("%+v", r)
-	}
 	for _, host := range append(allow, ownRegistry) {
 		s.u.must(t, s.ws, "policy", "allow", host)
 	}
@@ -96,8 +91,14 @@ func (s servers) start(t *testing.T, real map[string]string, allow ...string) {
 		}
 	}
 	r := s.u.run(t, s.ws, env, "create", "--name", s.name, "shell", s.ws)
-	if r.code != 0 || !strings.Contains(r.err, "it can use GH_TOKEN, GITLAB_TOKEN, NPM_TOKEN, aws of this shell and REGISTRY of your secrets") {
+	if r.code != 0 || !strings.Contains(r.err, "it can use GH_TOKEN, GITLAB_TOKEN, NPM_TOKEN, aws of this shell, and sees") {
 		t.Fatalf("create: %+v", r)
+	}
+	// This one comes later, and acts at once.
+	set := s.u.command(t.Context(), s.ws, "secret", "set", "REGISTRY", "--host", ownRegistry, "--basic", "robot", "--docker")
+	set.Stdin = strings.NewReader(real["REGISTRY"])
+	if r := finish(t, set); r.code != 0 {
+		t.Fatalf("%+v", r)
 	}
 }
 
