@@ -34,6 +34,8 @@ func TestAdversarySecretsHost(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		run := k.u.command(ctx, k.ws, "run", "-q", "--name", k.name, "shell", k.ws, "--", "-c", "sleep 1000")
 		run.Env = append(run.Env, "ANTHROPIC_API_KEY="+realKey, "OPENAI_API_KEY="+kept)
+		var said bytes.Buffer
+		run.Stderr = &said
 		if err := run.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +71,12 @@ func TestAdversarySecretsHost(t *testing.T) {
 			t.Error("a key is in the command line")
 		}
 		k.noCore(t, run.Process.Pid)
-		t.Run("crash", func(t *testing.T) { k.crash(t, run.Process, keys) })
+		t.Run("crash", func(t *testing.T) {
+			k.crash(t, run.Process, keys)
+			if _ = run.Wait(); !strings.Contains(said.String(), "SIGABRT") || has(said.String(), keys...) {
+				t.Errorf("the command that crashed said:\n%s", &said)
+			}
+		})
 	})
 }
 
