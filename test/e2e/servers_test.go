@@ -26,6 +26,7 @@ import (
 // sandbox, and each of the servers takes no other.
 var realSecrets = map[string]string{
 	"GH_TOKEN":              "gho_theRealOneOfTheTest0000000000000000",
+	"TWINE_PASSWORD":        "pypi-theRealOneOfTheTest00000000",
 	"GITLAB_TOKEN":          "glpat-theRealOneOfTheTest0000",
 	"AWS_ACCESS_KEY_ID":     "AKIAREALONEOFTHETEST",
 	"AWS_SECRET_ACCESS_KEY": "theRealOne/ofTheTest+0000000000000000000",
@@ -45,8 +46,8 @@ func (s servers) sh(t *testing.T, script string) result {
 	return s.u.run(t, s.ws, nil, "exec", "-w", s.ws, s.name, "bash", "-ec", script)
 }
 
-// TestSecretsServers: with nothing but placeholders inside, Git, npm, Docker and
-// AWS's client work at real servers, which check what they are given: GitHub's
+// TestSecretsServers: with nothing but placeholders inside, Git, npm, twine, Docker
+// and AWS's client work at real servers, which check what they are given: GitHub's
 // and GitLab's Git, a registry of packages, two of containers, and signatures.
 func TestSecretsServers(t *testing.T) {
 	least(t, func(t *testing.T, u *user) {
@@ -54,8 +55,9 @@ func TestSecretsServers(t *testing.T) {
 		for name, v := range realSecrets {
 			real[name] = v
 		}
-		forges, npm, images, aws := newForges(t, real), newPackages(t, real), newImages(t, real), newSignatures(t, real)
-		u = u.apart(t, append(append(forges.origins, npm.origin, aws.origin), images.origins...)...)
+		forges, npm, pypi := newForges(t, real), newPackages(t, real), newUploads(t, real)
+		images, aws := newImages(t, real), newSignatures(t, real)
+		u = u.apart(t, append(append(forges.origins, npm.origin, pypi.origin, aws.origin), images.origins...)...)
 		s := servers{u, u.workspace(t), u.fresh(t)}
 		s.start(t, real, aws.host)
 		for name, placeholder := range s.seen(t, real) {
@@ -65,7 +67,7 @@ func TestSecretsServers(t *testing.T) {
 		}
 		t.Run("servers", func(t *testing.T) {
 			for what, test := range map[string]func(*testing.T, servers){
-				"git": forges.test, "npm": npm.test, "docker": images.test, "aws": aws.test,
+				"git": forges.test, "npm": npm.test, "pypi": pypi.test, "docker": images.test, "aws": aws.test,
 			} {
 				t.Run(what, func(t *testing.T) {
 					t.Parallel() // they mostly wait
@@ -90,8 +92,8 @@ func (s servers) start(t *testing.T, real map[string]string, allow ...string) {
 			env = append(env, name+"="+v)
 		}
 	}
-	r := s.u.run(t, s.ws, env, "create", "--name", s.name, "shell", s.ws)
-	if r.code != 0 || !strings.Contains(r.err, "it can use GH_TOKEN, GITLAB_TOKEN, NPM_TOKEN, aws of this shell, and sees") {
+	r := s.u.run(t, s.ws, env, "create", "--name", s.name, "-e", "TWINE_PASSWORD", "shell", s.ws) // which few need
+	if r.code != 0 || !strings.Contains(r.err, "it can use GH_TOKEN, GITLAB_TOKEN, NPM_TOKEN, TWINE_PASSWORD, aws of this shell, and sees") {
 		t.Fatalf("create: %+v", r)
 	}
 	// This one comes later, and acts at once.
@@ -100,6 +102,13 @@ func (s servers) start(t *testing.T, real map[string]string, allow ...string) {
 	if r := finish(t, set); r.code != 0 {
 		t.Fatalf("%+v", r)
 	}
+}
+
+// install installs packages of Debian's. Several may be asked for at once.
+func (s servers) install(t *testing.T, packages string) {
+	t.Helper()
+	s.u.patient(t, s.ws, "exec", "-u", "root", s.name, "flock", "/run/apt", "sh", "-ec",
+		"apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "+packages+" >&2")
 }
 
 // seen are the variables as they are inside. AWS's session is not there.
@@ -126,7 +135,7 @@ func (s servers) recorded(t *testing.T, real map[string]string) {
 			t.Errorf("refused: %s %s%s: %s", e.Method, e.Name, e.Path, e.Reason)
 		}
 	}
-	for _, name := range []string{"GH_TOKEN", "GITLAB_TOKEN", "NPM_TOKEN", "aws", "REGISTRY"} {
+	for _, name := range []string{"GH_TOKEN", "GITLAB_TOKEN", "NPM_TOKEN", "TWINE_PASSWORD", "aws", "REGISTRY"} {
 		if used[name] == 0 {
 			t.Errorf("the record has no use of %s", name)
 		}
@@ -309,7 +318,8 @@ func (f forges) test(t *testing.T, s servers) {
 	if r := s.sh(t, `curl -sSf -H "Authorization: token $GH_TOKEN" https://api.github.com/user`); r.out != `{"login":"octocat"}` {
 		t.Errorf("GitHub's API: %+v", r)
 	}
-	if r := s.sh(t, "sudo apt-get update -qq; sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gh >&2; gh api user --jq .login"); r.out != "octocat\n" {
+	s.install(t, "gh")
+	if r := s.sh(t, "gh api user --jq .login"); r.out != "octocat\n" {
 		t.Errorf("gh: %+v", r)
 	}
 	f.doors["api.github.com"].only(t, "GitHub's API")
