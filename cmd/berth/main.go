@@ -6,6 +6,8 @@ package main
 import (
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"berth.dev/internal/cli"
 	"berth.dev/internal/engine"
 	"berth.dev/internal/engine/all"
@@ -19,6 +21,7 @@ func main() {
 	// not do anything else.
 	engines := all.Engines()
 	engines.Reexec()
+	noCore()
 	if len(os.Args) == 3 && os.Args[1] == "supervise" {
 		os.Exit(supervise(engines))
 	}
@@ -30,6 +33,12 @@ func main() {
 		Vars: os.Environ(), Dir: dir, Engines: engines, Executable: "/proc/self/exe",
 	}))
 }
+
+// noCore keeps this process, and those that it starts, from leaving core files:
+// they would hold what the guest holds, and the user's secrets. A limit of one
+// byte and not of none, as that is what also keeps the kernel from handing a core
+// to the program that core_pattern(5) may name.
+func noCore() { _ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}) }
 
 func supervise(engines *engine.Registry) int {
 	dirs, err := hostdir.From(os.Getenv, hostdir.HostUID())

@@ -148,6 +148,23 @@ func TestWhatIsThereStays(t *testing.T) {
 
 // TestEveryFileTwice: no file changes when nothing changed, and none of what
 // the guest may have put there is lost or fatal.
+func TestAddJSON(t *testing.T) {
+	const add = `{"auths":{"a.example":{"auth":"x"}}}`
+	for old, want := range map[string]string{
+		`{"auths":{"b.example":{"auth":"y"}},"n":1}`: `{"auths":{"a.example":{"auth":"x"},"b.example":{"auth":"y"}},"n":1}`,
+		`{"auths":{"a.example":{"auth":"mine"}}}`:    `{"auths":{"a.example":{"auth":"mine"}}}`,
+		`not JSON`: `not JSON`,
+	} {
+		got := strings.Join(strings.Fields(string(AddJSON([]byte(old), []byte(add)))), "")
+		if got != strings.Join(strings.Fields(want), "") {
+			t.Errorf("%s became %s", old, got)
+		}
+	}
+	if got := string(AddJSON(nil, []byte(add))); got != add {
+		t.Error(got)
+	}
+}
+
 func TestEveryFileTwice(t *testing.T) {
 	for _, a := range All() {
 		for _, f := range a.Files {

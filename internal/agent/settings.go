@@ -119,6 +119,20 @@ func addMissing(old []byte, add object) []byte {
 	return render(merged)
 }
 
+// AddJSON returns the JSON file old with those members of the object add that it
+// lacks, as settings of agents are joined; old is nil for no file. What is no
+// object stays.
+func AddJSON(old, add []byte) []byte {
+	if old == nil {
+		return add
+	}
+	var members object
+	if json.Unmarshal(add, &members) != nil {
+		return old
+	}
+	return addMissing(old, members)
+}
+
 // mergeInto merges one object, keeping what it does not touch byte for byte,
 // numbers of any size included. ok is false when raw is no object.
 func mergeInto(raw json.RawMessage, add object) (merged map[string]any, changed, ok bool) {

@@ -93,6 +93,9 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		return err
 	}
 	addMissingEnv(spec.Env, creds.Env, b.Spec().Env)
+	if err := settle(ctx, g, agent.Agent{}, agent.Facts{}, creds.Files); err != nil {
+		return fmt.Errorf("prepare the files of secrets: %w", err)
+	}
 	if o.Detach {
 		info, err := g.StartDetached(ctx, spec)
 		if err == nil {

@@ -43,11 +43,7 @@ func (a *app) secrets() (*secret.Store, error) {
 	if _, err := a.manager(); err != nil {
 		return nil, err
 	}
-	data, err := a.dirs.Data()
-	if err != nil {
-		return nil, err
-	}
-	return secret.Open(filepath.Join(data, manager.SecretsDir), secret.WithEnv(a.getenv), secret.WithPrompt(),
+	return manager.OpenSecrets(a.dirs, secret.WithEnv(a.getenv), secret.WithPrompt(),
 		secret.WithNote(func(note string) { a.note("%s", note) }))
 }
 

@@ -29,6 +29,7 @@ type secretSetOptions struct {
 	Basic   string
 	Query   string
 	Env     []string
+	Docker  bool
 }
 
 func newSecretSetCommand(a *app) *cobra.Command {
@@ -52,6 +53,7 @@ in a request it stands, and --env which variable a sandbox sees.`,
   pass show anthropic | berth secret set ANTHROPIC_API_KEY
   berth secret set GH_TOKEN --command 'gh auth token'
   berth secret set aws --command 'aws configure export-credentials'
+  berth secret set REGISTRY --host registry.example.com --basic me --docker
   berth secret set TRACKER --host tracker.example.com --header 'X-Key: {}' --env TRACKER_KEY`,
 		Args:              secretName,
 		ValidArgsFunction: completeSetSecret,
@@ -72,6 +74,7 @@ in a request it stands, and --env which variable a sandbox sees.`,
 	f.StringVar(&o.Basic, "basic", "", "it is sent as the password of `USER`; * for any")
 	f.StringVar(&o.Query, "query", "", "it is sent as this `PARAM` of the URL")
 	f.StringArrayVar(&o.Env, "env", nil, "a variable `VAR` in which sandboxes see the placeholder; NAME without it")
+	f.BoolVar(&o.Docker, "docker", false, "the hosts are container registries: Docker in sandboxes is signed in there, as the USER of --basic")
 	return cmd
 }
 
@@ -164,7 +167,7 @@ func (o *secretSetOptions) definition(name string) (*service.Definition, error) 
 	}
 	part, isPart := service.ByVar(name)
 	switch {
-	case len(o.Hosts) == 0 && len(schemes)+len(o.Env) > 0:
+	case len(o.Hosts) == 0 && (len(schemes)+len(o.Env) > 0 || o.Docker):
 		return nil, sandbox.Errorf(sandbox.ErrInvalid, "it is not said which hosts secret %s belongs to", name).WithHint("say it with --host HOST")
 	case len(o.Hosts) == 0 && isPart && part.Signs():
 		return nil, sandbox.Errorf(sandbox.ErrInvalid, "%s is one part of the keys of %s, which are kept as one secret", name, part.Title).
@@ -172,6 +175,8 @@ func (o *secretSetOptions) definition(name string) (*service.Definition, error) 
 				strings.Join(part.Vars, ", "), part.Vars[0], part.Name)
 	case len(o.Hosts) == 0:
 		return nil, nil
+	case o.Docker && (o.Basic == "" || strings.ContainsAny(o.Basic, "*:{}<>&\"\\")):
+		return nil, sandbox.Errorf(sandbox.ErrInvalid, "it is not said as whom Docker signs in").WithHint("say it with --basic USER")
 	case len(schemes) == 0:
 		return nil, sandbox.Errorf(sandbox.ErrInvalid, "it is not said where in a request secret %s stands", name).
 			WithHint("say it with --bearer, --header 'NAME: {}', --basic USER or --query PARAM")
@@ -190,6 +195,9 @@ func (o *secretSetOptions) definition(name string) (*service.Definition, error) 
 	}
 	for _, v := range env {
 		d.Env = append(d.Env, service.Var{Name: v})
+	}
+	if o.Docker {
+		d.Files = []service.File{service.DockerLogin(o.Basic, d.Hosts...)}
 	}
 	if err := d.Check(); err != nil {
 		return nil, sandbox.Errorf(sandbox.ErrInvalid, "%w", err)

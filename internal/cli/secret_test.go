@@ -3,9 +3,11 @@ package cli
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -103,5 +105,52 @@ func TestSecretPrompt(t *testing.T) {
 	}
 	if tok, err := src.Token(t.Context()); err != nil || !tok.Value.Equal(secret.NewValue(value)) {
 		t.Error(err)
+	}
+}
+
+// TestKeyringSwitch: a keyring that does not work is tried and said; one that the
+// settings rule out is not even connected to.
+func TestKeyringSwitch(t *testing.T) {
+	home := t.TempDir()
+	bus, err := net.Listen("unix", filepath.Join(home, "bus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bus.Close()
+	var calls atomic.Int32
+	go func() {
+		for {
+			conn, err := bus.Accept()
+			if err != nil {
+				return
+			}
+			calls.Add(1)
+			conn.Close()
+		}
+	}()
+	set := func() string {
+		var out bytes.Buffer
+		status := Main([]string{"secret", "set", "OPENAI_API_KEY"}, Stdio{In: strings.NewReader("value"), Out: &out, Err: &out}, Env{
+			Vars: []string{"BERTH_HOME=" + home, "HOME=" + home, "DBUS_SESSION_BUS_ADDRESS=unix:path=" + bus.Addr().String()},
+			Dir:  home, Engines: engine.NewRegistry(absent{}),
+		})
+		if status != 0 {
+			t.Fatalf("status %d: %s", status, &out)
+		}
+		return out.String()
+	}
+	if said := set(); !strings.Contains(said, "the desktop's keyring is not used") || calls.Load() == 0 {
+		t.Errorf("%d calls, and it says %s", calls.Load(), said)
+	}
+	config := filepath.Join(home, "config")
+	if err := os.MkdirAll(config, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(config, "config.toml"), []byte("[secrets]\nkeyring = false\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := calls.Load()
+	if said := set(); !strings.Contains(said, "is kept in an encrypted file") || strings.Contains(said, "keyring") || calls.Load() != before {
+		t.Errorf("%d more calls, and it says %s", calls.Load()-before, said)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"berth.dev/internal/control"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/service"
 )
 
 // maxSettings bounds a settings file that is read from a guest, in bytes.
@@ -39,7 +40,12 @@ func settle(ctx context.Context, g *client.Client, ag agent.Agent, facts agent.F
 		}
 	}
 	for _, f := range more {
-		as := agent.File{Path: f.Path, Mode: 0o600, Content: func(agent.Facts, []byte) []byte { return f.Content }}
+		as := agent.File{Path: f.Path, Mode: 0o600, Content: func(_ agent.Facts, old []byte) []byte {
+			if service.Joins(f.Path) {
+				return agent.AddJSON(old, f.Content)
+			}
+			return f.Content
+		}}
 		if err := settleFile(files, as, facts); err != nil {
 			return fmt.Errorf("write %s: %w", f.Path, err)
 		}

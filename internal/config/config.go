@@ -35,6 +35,8 @@ type Config struct {
 	Engine string `toml:"engine"`
 	// Network is about every sandbox's way out.
 	Network Network `toml:"network"`
+	// Secrets is about where the user's secrets are kept.
+	Secrets Secrets `toml:"secrets"`
 	// Upstreams are places that are somewhere else than their names say.
 	Upstreams []Upstream `toml:"upstream"`
 }
@@ -60,6 +62,17 @@ func (n Network) Wait() time.Duration {
 
 // Notifies says whether the desktop is told.
 func (n Network) Notifies() bool { return n.Notify == nil || *n.Notify }
+
+// Secrets is the table [secrets].
+type Secrets struct {
+	// Keyring keeps values in the desktop's keyring where there is one; true when
+	// it is not said. With false they are in encrypted files, and what is in the
+	// keyring from before is not read.
+	Keyring *bool `toml:"keyring"`
+}
+
+// UsesKeyring says whether the desktop's keyring is asked at all.
+func (s Secrets) UsesKeyring() bool { return s.Keyring == nil || *s.Keyring }
 
 // Upstream is a table [[upstream]]: connections to Host and Port go to Address.
 type Upstream struct {
@@ -104,7 +117,7 @@ func Load(dir string) (Config, error) {
 	c, err := Parse(data)
 	if err != nil {
 		return Config{}, sandbox.Errorf(sandbox.ErrInvalid, "the settings in %s: %w", name, err).
-			WithHint("mend the file; docs/network.md says what it may hold")
+			WithHint("mend the file; docs/network.md and docs/secrets.md say what it may hold")
 	}
 	return c, nil
 }

@@ -10,7 +10,7 @@ import (
 
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
-	if c, err := Load(dir); err != nil || c.Network.Ask || c.Network.Wait() != AskTime || !c.Network.Notifies() {
+	if c, err := Load(dir); err != nil || c.Network.Ask || c.Network.Wait() != AskTime || !c.Network.Notifies() || !c.Secrets.UsesKeyring() {
 		t.Errorf("no file: %+v, %v", c, err)
 	}
 	text := `
@@ -18,6 +18,9 @@ func TestLoad(t *testing.T) {
 ask = true
 ask_timeout = "90s"
 notify = false
+
+[secrets]
+keyring = false
 
 [[upstream]]
 host = "api.example.com"
@@ -29,7 +32,7 @@ ca = "/etc/test-ca.pem"
 		t.Fatal(err)
 	}
 	c, err := Load(dir)
-	if err != nil || !c.Network.Ask || c.Network.Wait() != 90*time.Second || c.Network.Notifies() || len(c.Upstreams) != 1 || c.Upstreams[0].Port != 443 {
+	if err != nil || !c.Network.Ask || c.Network.Wait() != 90*time.Second || c.Network.Notifies() || c.Secrets.UsesKeyring() || len(c.Upstreams) != 1 || c.Upstreams[0].Port != 443 {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

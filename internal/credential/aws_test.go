@@ -36,7 +36,7 @@ func awsBinding(t *testing.T, session string) Binding {
 		t.Fatal(err)
 	}
 	d.Hosts = []service.Place{p}
-	return Binding{Secret: "aws", Service: d, Source: secret.Fixed(AWSValue(realID, realAWS, session))}
+	return Binding{Secret: "aws", Service: d, Source: secret.Fixed(secret.NewAWSKeys(realID, realAWS, session))}
 }
 
 // signedBy reports whether a request that a server got is signed with keys, as
@@ -206,13 +206,3 @@ func TestAWSRefused(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
-
-func TestAWSValue(t *testing.T) {
-	k, err := secret.ParseAWSKeys(AWSValue("AKIAX", "key", "token"))
-	if err != nil || k.ID != "AKIAX" || k.Secret.Reveal() != "key" || k.Session.Reveal() != "token" {
-		t.Errorf("%+v %v", k, err)
-	}
-	if !AWSValue("", "key", "").IsZero() || !AWSValue("id", "", "").IsZero() {
-		t.Error("half of it is something")
-	}
-}

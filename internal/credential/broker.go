@@ -256,27 +256,17 @@ func (b *Broker) Environment() map[string]string {
 }
 
 // Files returns the files that the guest gets, with placeholders in them. Of two
-// with one path the first binding's counts.
+// with one path the first binding's counts, or both when they can be joined.
 func (b *Broker) Files() []File {
 	var list []File
 	for _, bd := range b.state.Load().list {
 		for _, f := range bd.Service.Files {
-			if !slices.ContainsFunc(list, func(o File) bool { return o.Path == f.Path }) {
+			if service.Joins(f.Path) || !slices.ContainsFunc(list, func(o File) bool { return o.Path == f.Path }) {
 				list = append(list, File{f.Path, []byte(service.Expand(f.Content, bd.main.text, bd.id.text))})
 			}
 		}
 	}
 	return list
-}
-
-// AWSValue makes one secret of the parts of AWS keys, as secret.ParseAWSKeys and
-// the built-in service take it; session may be empty. Parts of which one is
-// missing are no secret.
-func AWSValue(id, key, session string) secret.Value {
-	if id == "" || key == "" {
-		return secret.Value{}
-	}
-	return secret.NewValue(awsKeys{id, key, session}.json())
 }
 
 // Bounds of the secrets that are remembered to be taken out of answers: a

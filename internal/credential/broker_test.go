@@ -73,7 +73,7 @@ func TestEnvironment(t *testing.T) {
 	own.Env = []service.Var{{Name: "TOKEN"}, {Name: "USER_TOKEN", Value: "me:{}"}, {Name: "GH_TOKEN"}}
 	own.Files = []service.File{{Path: ".netrc", Content: "password {}"}, {Path: ".docker/config.json", Content: `{"auth": "{basic:me}"}`}}
 	other := testService()
-	other.Name, other.Files = "other", []service.File{{Path: ".netrc", Content: "no"}}
+	other.Name, other.Files = "other", []service.File{{Path: ".netrc", Content: "no"}, {Path: ".docker/config.json", Content: `{"also": "{}"}`}}
 	b, err := New(Config{Sandbox: "s", Key: testKey})
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	files := b.Files()
-	if len(files) != 2 || string(files[0].Content) != "password "+mine || !strings.Contains(string(files[1].Content), b64("me:"+mine)) {
+	if len(files) != 3 || !strings.Contains(string(files[2].Content), b.Placeholder("KEY")) || string(files[0].Content) != "password "+mine || !strings.Contains(string(files[1].Content), b64("me:"+mine)) {
 		t.Errorf("%+v", files)
 	}
 	if !strings.HasPrefix(mine, "sk-ant-api03-") || b.Placeholder("none") != "" {

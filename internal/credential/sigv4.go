@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -363,14 +362,3 @@ func (s *signature) resignQuery(r *http.Request, keys awsKeys) {
 
 // awsKeys are keys as they are used.
 type awsKeys struct{ id, secret, session string }
-
-// json is the form that package secret has for them.
-func (k awsKeys) json() string {
-	b, _ := json.Marshal(struct {
-		Version         int
-		AccessKeyID     string `json:"AccessKeyId"`
-		SecretAccessKey string
-		SessionToken    string `json:",omitempty"`
-	}{1, k.id, k.secret, k.session})
-	return string(b)
-}

@@ -27,7 +27,6 @@ import (
 	"berth.dev/internal/hostdir"
 	"berth.dev/internal/image"
 	"berth.dev/internal/sandbox"
-	"berth.dev/internal/secret"
 	"berth.dev/internal/supervisor"
 )
 
@@ -236,11 +235,10 @@ func (m *Manager) forget(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(data, SecretsDir)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(data, SecretsDir)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	store, err := secret.Open(dir)
+	store, err := OpenSecrets(m.cfg.Dirs)
 	if err == nil {
 		err = store.RemoveSandbox(ctx, name)
 	}

@@ -17,6 +17,27 @@ import (
 // SecretsDir is the folder of the user's secrets, in that of data.
 const SecretsDir = "secrets"
 
+// OpenSecrets opens the store of the user's secrets, as the user's settings want
+// it.
+func OpenSecrets(dirs hostdir.Dirs, opts ...secret.Option) (*secret.Store, error) {
+	data, err := dirs.Data()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := dirs.Config()
+	if err != nil {
+		return nil, err
+	}
+	settings, err := config.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !settings.Secrets.UsesKeyring() {
+		opts = append(opts, secret.WithoutKeyring())
+	}
+	return secret.Open(filepath.Join(data, SecretsDir), opts...)
+}
+
 // Bind binds secrets of this shell to a sandbox, which is started when it does
 // not run, and returns what its sessions get in their place.
 func (m *Manager) Bind(ctx context.Context, b *bundle.Bundle, secrets map[string]secret.Wire, bases map[string]string) (control.Credentials, error) {

@@ -108,6 +108,9 @@ func TestAWSKeys(t *testing.T) {
 	if err != nil || k.ID != "AKIA1" || k.Secret.Reveal() != "s" || k.Session.Reveal() != "t" {
 		t.Error(k, err)
 	}
+	if again, err := ParseAWSKeys(NewAWSKeys(k.ID, k.Secret.Reveal(), k.Session.Reveal())); err != nil || again.ID != k.ID || !again.Secret.Equal(k.Secret) || !again.Session.Equal(k.Session) {
+		t.Error(again, err)
+	}
 	for _, bad := range []string{"", bytesOfIt, "{}", `{"AccessKeyId":"a"}`} {
 		_, err := ParseAWSKeys(NewValue(bad))
 		if err == nil {

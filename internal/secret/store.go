@@ -60,7 +60,8 @@ func WithEnv(getenv func(string) string) Option { return func(o *options) { o.ge
 // error: that the keyring cannot be used, that others could read a file.
 func WithNote(note func(string)) Option { return func(o *options) { o.note = note } }
 
-// WithoutKeyring keeps all that is set from now on in the encrypted file.
+// WithoutKeyring keeps all that is set from now on in encrypted files. What is in
+// the keyring is neither read nor deleted.
 func WithoutKeyring() Option { return func(o *options) { o.keyring = false } }
 
 // WithPrompt lets the desktop ask for its keyring's password, where there is a

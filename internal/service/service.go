@@ -11,6 +11,7 @@
 package service
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/textproto"
@@ -19,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/publicsuffix"
 
 	"berth.dev/internal/policy"
@@ -76,6 +78,27 @@ type Definition struct {
 	Quotes bool
 }
 
+// Joins reports whether a path is that of a file in which several services, and
+// the guest's own programs, have their parts: an object of JSON, whose members are
+// added to those that are there.
+func Joins(path string) bool { return strings.HasSuffix(path, ".json") }
+
+// DockerLogin is the file that has Docker signed in at registries, with the
+// credential for a password. The user has nothing that JSON escapes.
+func DockerLogin(user string, registries ...Place) File {
+	type login struct {
+		Auth string `json:"auth"`
+	}
+	auths := map[string]login{}
+	for _, p := range registries {
+		if p.Host.Exact() {
+			auths[p.String()] = login{"{basic:" + user + "}"}
+		}
+	}
+	content, _ := json.Marshal(map[string]any{"auths": auths}) // strings always can be
+	return File{Path: ".docker/config.json", Content: string(content)}
+}
+
 // Place is a pattern of host names, and a port.
 type Place struct {
 	Host policy.Host
@@ -89,7 +112,8 @@ type Var struct {
 	Value string
 }
 
-// File is a file that the guest sees.
+// File is a file that the guest sees. It takes the place of one that is there,
+// but for those that Joins is true of.
 type File struct {
 	// Path is relative to the home of the guest's user. Folders in it are made
 	// 0700, the file 0600.
@@ -412,7 +436,7 @@ func (s Scheme) check() error {
 
 func (s Scheme) checkHeader() error {
 	switch {
-	case !token(s.Name) || textproto.CanonicalMIMEHeaderKey(s.Name) != s.Name:
+	case !httpguts.ValidHeaderFieldName(s.Name) || textproto.CanonicalMIMEHeaderKey(s.Name) != s.Name:
 		return fmt.Errorf("%s is no name of a header", quote(s.Name))
 	case slices.Contains(framing, s.Name) || strings.HasPrefix(s.Name, "Sec-"):
 		return fmt.Errorf("the header %s cannot hold a credential", s.Name)
@@ -422,19 +446,6 @@ func (s Scheme) checkHeader() error {
 		return errors.New("the format of a header starts and ends without a space")
 	}
 	return nil
-}
-
-// token reports whether s is one of RFC 9110 §5.6.2.
-func token(s string) bool {
-	for _, c := range []byte(s) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return s != ""
 }
 
 // printable reports whether s is one line of printable ASCII.

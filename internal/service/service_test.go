@@ -273,6 +273,15 @@ func TestExpand(t *testing.T) {
 	}
 }
 
+func TestDockerLogin(t *testing.T) {
+	a, _ := ParsePlace("a.example.com:5000")
+	b, _ := ParsePlace("*.example.com")
+	f := DockerLogin("me", a, b)
+	if got, want := Expand(f.Content, "PH", ""), `{"auths":{"a.example.com:5000":{"auth":"`+base64.StdEncoding.EncodeToString([]byte("me:PH"))+`"}}}`; got != want || !Joins(f.Path) {
+		t.Errorf("%s\n%s", got, want)
+	}
+}
+
 func TestGuest(t *testing.T) {
 	github, _ := ByName("github")
 	aws, _ := ByName("aws")

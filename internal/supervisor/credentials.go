@@ -27,6 +27,7 @@ type credentials struct {
 	sandbox  string             // its name
 	dir      string             // of the store
 	services string             // the user's file
+	keyring  bool               // the desktop's may be used
 	recheck  func()             // has connections looked at that now need it
 
 	mu      sync.Mutex
@@ -47,6 +48,7 @@ func (s *Supervisor) startCredentials(spec sandbox.Spec) error {
 	}
 	c := &s.creds
 	c.sandbox, c.dir, c.services = spec.Name, s.cfg.SecretsDir, s.cfg.ServicesFile
+	c.keyring = s.cfg.Settings.Secrets.UsesKeyring()
 	c.shell, c.bases = map[string]secret.Value{}, map[string]string{}
 	var err error
 	c.broker, err = credential.New(credential.Config{
@@ -225,8 +227,12 @@ func (c *credentials) stored() ([]secret.Entry, error) {
 		if _, err := os.Stat(c.dir); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
+		opts := []secret.Option{secret.WithNote(c.note)}
+		if !c.keyring {
+			opts = append(opts, secret.WithoutKeyring())
+		}
 		var err error
-		if c.store, err = secret.Open(c.dir, secret.WithNote(c.note)); err != nil {
+		if c.store, err = secret.Open(c.dir, opts...); err != nil {
 			return nil, err
 		}
 	}

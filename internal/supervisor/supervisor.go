@@ -20,8 +20,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"berth.dev/internal/audit"
 	"berth.dev/internal/bundle"
 	"berth.dev/internal/config"
@@ -107,9 +105,6 @@ func Main(open func(control.Start) (Config, error)) int {
 		fmt.Fprintln(os.Stderr, "berth: supervise is started by berth itself:", err)
 		return 125
 	}
-	// A core file of this process or of the sentry, which inherits the limit,
-	// would hold what the guest holds.
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)

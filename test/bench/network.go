@@ -92,7 +92,7 @@ func (n *network) setUp() (err error) {
 	if n.origin, err = origin.New(localName, passName, lookName, lookName2); err != nil {
 		return err
 	}
-	if err := errors.Join(os.WriteFile(n.ca, n.origin.Cert, 0o644), n.settings()); err != nil {
+	if err := errors.Join(os.WriteFile(n.ca, n.origin.CA.PEM(), 0o644), n.settings()); err != nil {
 		return err
 	}
 	for dir, program := range map[string]string{n.ws: clientName, n.dir: aloneName} {

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth.dev/internal/hostdir"
-	"berth.dev/test/bench/origin"
+	"berth.dev/test/standin"
 )
 
 // way is one road from the client to the origin.
@@ -229,12 +229,16 @@ func (n *network) squid(name string, bump bool) *way {
 			if _, err := os.Stat(squidCerts); err != nil {
 				return nil, errors.New("not in Debian's squid, but in squid-openssl")
 			}
-			id, err := origin.NewIdentity("bench squid")
+			own, err := standin.NewCA()
+			if err != nil {
+				return nil, err
+			}
+			key, err := own.KeyPEM()
 			if err != nil {
 				return nil, err
 			}
 			ca, options = filepath.Join(dir, "ca.pem"), fmt.Sprintf(squidBump, dir, n.ca)
-			if err := os.WriteFile(ca, append(id.Cert, id.Key...), 0o644); err != nil {
+			if err := os.WriteFile(ca, append(own.PEM(), key...), 0o644); err != nil {
 				return nil, err
 			}
 			port += fmt.Sprintf(" ssl-bump generate-host-certificates=on tls-cert=%s", ca)

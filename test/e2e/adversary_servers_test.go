@@ -3,19 +3,14 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/ecdh"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -33,6 +28,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"berth.dev/test/standin"
 )
 
 // Names of the world, and what a policy of the tests says of them.
@@ -479,31 +476,18 @@ func (w *world) answerDoH(rw http.ResponseWriter, r *http.Request) {
 
 // authority signs a certificate for whatever name is asked for.
 type authority struct {
+	*standin.CA
 	file string // PEM, what the host trusts
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
 }
 
 func newAuthority(t *testing.T, dir string) *authority {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := standin.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Berth's adversary tests"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{file: filepath.Join(dir, "ca.pem"), key: key}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(a.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+	a := &authority{ca, filepath.Join(dir, "ca.pem")}
+	if err := os.WriteFile(a.file, ca.PEM(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -511,20 +495,7 @@ func newAuthority(t *testing.T, dir string) *authority {
 
 // certificate is for tls.Config.
 func (a *authority) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	name := h.ServerName
-	if name == "" {
-		name = "nameless.example"
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.key.Public(), a.key)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}, nil
+	return a.Certificate(cmp.Or(h.ServerName, "nameless.example"))
 }
 
 // echKey is a server's for Encrypted Client Hello (RFC 9849 §4).

@@ -2,71 +2,11 @@ package standin
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"fmt"
-	"io"
-	"log"
-	"math/big"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
-
-// CA is an authority of a test's own. It is safe for concurrent use.
-type CA struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// NewCA makes one, for a day.
-func NewCA() (*CA, error) {
-	c := &CA{}
-	cert, key, err := c.issue(&x509.Certificate{
-		Subject:  pkix.Name{CommonName: "Stand-in CA"},
-		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
-	})
-	if err != nil {
-		return nil, err
-	}
-	c.cert, c.key = cert, key
-	return c, nil
-}
-
-// issue signs a certificate with a key of its own; the first one signs itself.
-func (c *CA) issue(tmpl *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a key: %w", err)
-	}
-	if tmpl.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
-		return nil, nil, fmt.Errorf("make a serial number: %w", err)
-	}
-	tmpl.NotBefore, tmpl.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-	parent, signer := c.cert, c.key
-	if parent == nil {
-		parent, signer = tmpl, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
-	if err != nil {
-		return nil, nil, fmt.Errorf("sign a certificate: %w", err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	return cert, key, err
-}
-
-// PEM is its certificate.
-func (c *CA) PEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
-}
 
 // Request is one that a server was asked.
 type Request struct {
@@ -93,28 +33,14 @@ type Server struct {
 
 // Serve starts a server whose certificate, of ca's, is for the hosts.
 func Serve(ca *CA, h http.Handler, hosts ...string) (*Server, error) {
-	cert, key, err := ca.issue(&x509.Certificate{
-		DNSNames: hosts, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-	if err != nil {
-		return nil, err
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	s := &Server{Address: ln.Addr().String()}
-	s.http = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s.note(r)
-			h.ServeHTTP(w, r)
-		}),
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}},
-		ReadHeaderTimeout: time.Minute,
-		ErrorLog:          log.New(io.Discard, "", 0), // of handshakes that a test meant to fail
-	}
-	go func() { _ = s.http.ServeTLS(ln, "", "") }()
-	return s, nil
+	s := &Server{}
+	s.http = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.note(r)
+		h.ServeHTTP(w, r)
+	})}
+	var err error
+	s.Address, err = ca.Start(s.http, hosts...)
+	return s, err
 }
 
 func (s *Server) note(r *http.Request) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Bounds of a header block.
@@ -249,15 +251,6 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// token reports whether s is a token of RFC 9110 §5.6.2.
-func token(s string) bool {
-	for _, c := range []byte(s) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
+// token reports whether s is a token of RFC 9110 §5.6.2, as a method and the name
+// of a field are.
+func token(s string) bool { return httpguts.ValidHeaderFieldName(s) }

@@ -221,7 +221,7 @@ func serve(file string) error {
 		return err
 	}
 	defer s.Close()
-	if err := os.WriteFile(file, s.Cert, 0o644); err != nil {
+	if err := os.WriteFile(file, s.CA.PEM(), 0o644); err != nil {
 		return err
 	}
 	fmt.Println(s.HTTP1)

@@ -1,9 +1,11 @@
 // Command streamclient is what a test runs in a sandbox to speak with its
 // server in ways that curl does not: a stream in both directions at once, and
-// very many connections at once. It prints what it saw.
+// very many connections at once, and a request in very small pieces. It prints what
+// it saw.
 //
 //	streamclient bidi URL N         N messages, each sent after the answer to the one before
 //	streamclient connections URL N  N connections, a request on each, then all are closed
+//	streamclient frames URL WHAT    a request with header:TEXT or body:TEXT in HTTP/2 frames of a few bytes
 package main
 
 import (
@@ -29,7 +31,10 @@ func main() {
 
 func run(args []string) error {
 	if len(args) != 3 {
-		return fmt.Errorf("got %q, want a mode, a URL and a number", args)
+		return fmt.Errorf("got %q, want a mode, a URL and a number or a text", args)
+	}
+	if args[0] == "frames" {
+		return frames(args[1], args[2])
 	}
 	n, err := strconv.Atoi(args[2])
 	if err != nil {
