@@ -53,6 +53,9 @@ const (
 	Never      Answer = "never"   // not in this session
 )
 
+// Answers are those that a user can give.
+func Answers() []Answer { return []Answer{Once, Session, Never} }
+
 // Config is what a Guard works with.
 type Config struct {
 	Dial     Dialer // the user's agent
