@@ -15,9 +15,6 @@ import (
 	"berth.dev/internal/sshagent"
 )
 
-// agentProtocol marks events about the user's SSH agent.
-const agentProtocol = "ssh-agent"
-
 // serveAgent records a use of the user's SSH agent, or asks the user about one.
 // The agent is guarded by the client that forwards it; this process never talks
 // to it.
@@ -43,7 +40,7 @@ func (s *Supervisor) serveAgent(ctx context.Context, c *control.Conn) error {
 // agentEvent is what the record says of a use.
 func agentEvent(u control.AgentUse) audit.Event {
 	ev := audit.Event{
-		Kind: audit.Secret, Protocol: agentProtocol, Method: u.Purpose, Secret: keyName(u), Name: u.Host, Detail: u.User,
+		Kind: audit.Secret, Protocol: audit.SSHAgent, Method: u.Purpose, Secret: keyName(u), Name: u.Host, Detail: u.User,
 		Verdict: audit.Deny, Reason: u.Reason, Error: u.Error,
 	}
 	if u.Allowed {
