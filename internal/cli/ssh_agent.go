@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -217,28 +218,31 @@ func (f *forwarding) looked() []string {
 	return names
 }
 
-// describe says what a use is for, safe to print.
+// describe says what a use is for, on one line, safe to print. What the guest
+// chose is quoted, and short, so that it cannot speak for Berth.
 func describe(u control.AgentUse) string {
 	key := "your SSH key " + cmp.Or(u.Comment, u.Key)
 	host := u.Host
 	switch {
 	case u.Purpose == sshagent.SignCommit:
-		return guestText("sign commits with " + key)
+		return logText("sign commits with " + key)
 	case strings.HasPrefix(host, "SHA256:") && u.Known:
 		host = "a host of your known_hosts whose name is hashed, with the key " + host
 	case strings.HasPrefix(host, "SHA256:"):
 		host = "an unknown host with the key " + host
 	}
-	return guestText(fmt.Sprintf("sign in to %s as %s with %s", host, u.User, key))
+	return logText(fmt.Sprintf("sign in to %s as %s with %s", host, quoted(u.User), key))
 }
 
-// guestText is a text with a part of the guest's, on one line and not long.
-func guestText(s string) string {
-	s = logText(s)
-	if len(s) > 400 {
-		s = strings.ToValidUTF8(s[:400], "") + "..."
+// maxQuoted is how much of a text of the guest's is shown in a question, in
+// characters.
+const maxQuoted = 40
+
+func quoted(s string) string {
+	if short := cutRunes(s, maxQuoted); short != s {
+		s = short + "…"
 	}
-	return s
+	return strconv.Quote(s)
 }
 
 // prepare adds what a session with the agent has besides, and writes the

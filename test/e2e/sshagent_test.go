@@ -322,6 +322,9 @@ func TestSSHAgent(t *testing.T) {
 func TestSSHAgentAsks(t *testing.T) {
 	least(t, func(t *testing.T, u *user) {
 		s := newSigner(t, u)
+		// As distributions hash it: the names are those that the guest looked up.
+		s.host(t, "ssh-keygen", "-q", "-H", "-f", filepath.Join(s.home, ".ssh", "known_hosts"))
+		s.own(t)
 		ws, name := s.sandbox(t)
 		asked := s.watch(t, ws, name)
 		done := make(chan result, 1)
@@ -352,7 +355,7 @@ func TestSSHAgentAsks(t *testing.T) {
 					if r := s.run(t, ws, nil, "policy", "answer", q.ID, "always"); r.code == 0 {
 						t.Errorf("an answer about the network: %+v", r)
 					}
-					if out := s.must(t, ws, "policy", "pending", name); !strings.Contains(out, "to sign in to "+forgeHost+" as "+s.login+" with your SSH key the user's key") {
+					if out := s.must(t, ws, "policy", "pending", name); !strings.Contains(out, "to sign in to "+forgeHost+" as \""+s.login+"\" with your SSH key the user's key") {
 						t.Errorf("pending prints\n%s", out)
 					}
 				}
@@ -385,6 +388,65 @@ func TestSSHAgentAsks(t *testing.T) {
 		if r.out != "in\n" || err != nil || strings.Count(string(text), "confirm Sandbox "+name+" wants to sign in to") != 2 {
 			t.Errorf("%+v; %v, asked\n%s", r, err, text)
 		}
+	})
+}
+
+// TestSSHAgentTerminal: a command that reads nothing leaves the terminal free for
+// questions; one that does is not disturbed.
+func TestSSHAgentTerminal(t *testing.T) {
+	least(t, func(t *testing.T, u *user) {
+		s := newSigner(t, u)
+		ws, name := s.sandbox(t)
+		signIn := func(host string) string {
+			return "ssh -n -o BatchMode=yes " + s.login + "@" + host + " echo in to " + host + " || echo not in to " + host
+		}
+		env := []string{"SSH_AUTH_SOCK=" + s.sock}
+		screen := s.openWith(t, ws, env, "exec", "--ssh-agent", name, "sh", "-c", signIn(forgeHost)+";"+signIn(otherHost)+";"+signIn(forgeHost))
+		screen.keys("s\r") // before there is a question, so the answer to none
+		screen.see("wants to sign in to " + forgeHost + " as \"" + s.login + "\" with your SSH key the user's key\r\n  allow [o]nce, in this [s]ession, [N]ever in it: ")
+		screen.keys("s\r")
+		screen.see("\nin to " + forgeHost)
+		screen.see("wants to sign in to " + otherHost)
+		screen.keys("\r")
+		screen.see("not in to " + otherHost)
+		if err := screen.wait(); err != nil {
+			t.Errorf("%v\n%s", err, screen.text())
+		}
+		if got := screen.text(); strings.Count(got, "wants to sign in") != 2 || strings.Count(got, "\nin to "+forgeHost) != 2 {
+			t.Errorf("on the terminal:\n%s", got)
+		}
+
+		// An agent's own terminal stays its own.
+		screen = s.openWith(t, ws, env, "run", "--ssh-agent", name)
+		screen.see("berth policy pending --watch " + name)
+		asked := s.watch(t, ws, name)
+		screen.keys("PS1='$((6*7))> '; clear\r")
+		screen.see("42> ")
+		screen.keys(signIn(forgeHost) + "\r")
+		q := <-asked
+		screen.keys("echo free-$((1+1))\r") // what is typed is the shell's
+		s.must(t, ws, "policy", "answer", q.ID, "session")
+		screen.see("\nin to " + forgeHost)
+		screen.see("free-2")
+		if strings.Contains(screen.text(), "wants to sign in") {
+			t.Errorf("asked in the session's terminal:\n%s", screen.text())
+		}
+		// Left running, it has the agent no longer.
+		screen.keys("\x10\x11") // ctrl-p ctrl-q
+		screen.see("it can no longer use your SSH agent")
+		if err := screen.wait(); err != nil {
+			t.Errorf("leaving: %v", err)
+		}
+		again := s.openWith(t, ws, env, "run", "--ssh-agent", name)
+		again.see("still running here")
+		if err := again.wait(); err == nil {
+			t.Error("a session that runs is given an agent")
+		}
+		back := s.open(t, ws, "attach", name)
+		back.keys("\r" + signIn(forgeHost) + "\r")
+		back.see("\nnot in to " + forgeHost)
+		back.keys("exit\r")
+		_ = back.wait()
 	})
 }
 
