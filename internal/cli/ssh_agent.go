@@ -23,6 +23,7 @@ import (
 	"berth.dev/internal/manager"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/sshagent"
+	"berth.dev/internal/terminal"
 )
 
 // Times and bounds of the forwarding.
@@ -91,7 +92,7 @@ func (a *app) forwardAgent(ctx context.Context, m *manager.Manager, b *bundle.Bu
 	if !flag.on {
 		return nil, nil
 	}
-	f := &forwarding{a: a, b: b, approved: flag.approved, prompt: prompt && a.interactive()}
+	f := &forwarding{a: a, b: b, approved: flag.approved, prompt: prompt && terminal.Is(a.In) && terminal.Is(a.Err)}
 	dial, err := a.agentDialer()
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"berth.dev/internal/control"
 	"berth.dev/internal/sshagent"
+	"berth.dev/internal/terminal"
 )
 
 // defaultAskpass is where distributions have the program that asks.
@@ -126,6 +127,7 @@ func (f *forwarding) askTerminal(ctx context.Context, use control.AgentUse) ssha
 		return sshagent.Unanswered // answered elsewhere meanwhile
 	}
 	a := f.a
+	terminal.Forget(a.In)
 	fmt.Fprintf(a.Err, "berth: %s wants to %s\n  allow [o]nce, in this [s]ession, [N]ever in it: ", f.b.Name(), describe(use))
 	line, err := f.typed.line(ctx, a.In)
 	if err != nil {

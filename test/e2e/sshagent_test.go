@@ -401,14 +401,15 @@ func TestSSHAgentTerminal(t *testing.T) {
 			return "ssh -n -o BatchMode=yes " + s.login + "@" + host + " echo in to " + host + " || echo not in to " + host
 		}
 		env := []string{"SSH_AUTH_SOCK=" + s.sock}
-		screen := s.openWith(t, ws, env, "exec", "--ssh-agent", name, "sh", "-c", signIn(forgeHost)+";"+signIn(otherHost)+";"+signIn(forgeHost))
-		screen.keys("s\r") // before there is a question, so the answer to none
+		screen := s.openWith(t, ws, env, "exec", "--ssh-agent", name, "sh", "-c", signIn(forgeHost)+";"+signIn(otherHost)+";"+signIn(forgeHost)+"; echo the end")
+		screen.keys("never\r") // before there is a question, so the answer to none
 		screen.see("wants to sign in to " + forgeHost + " as \"" + s.login + "\" with your SSH key the user's key\r\n  allow [o]nce, in this [s]ession, [N]ever in it: ")
 		screen.keys("s\r")
 		screen.see("\nin to " + forgeHost)
 		screen.see("wants to sign in to " + otherHost)
 		screen.keys("\r")
 		screen.see("not in to " + otherHost)
+		screen.see("the end\r\n")
 		if err := screen.wait(); err != nil {
 			t.Errorf("%v\n%s", err, screen.text())
 		}
