@@ -67,6 +67,10 @@ const (
 // Kinds returns all of them.
 func Kinds() []Kind { return []Kind{Connection, DNS, HTTP, Secret, Decision, Policy, Lifecycle, Gap} }
 
+// SSHAgent is the Protocol of a Secret event about the user's SSH agent: Secret
+// is the key, Method what it was to do, Name and Detail are host and user.
+const SSHAgent = "ssh-agent"
+
 // Verdicts of an event.
 const (
 	Allow = "allow"

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth.dev/internal/agent"
+	"berth.dev/internal/control"
 	"berth.dev/internal/guestapi"
 	"berth.dev/internal/sandbox"
 )
@@ -71,7 +72,8 @@ func (a *app) runAttach(ctx context.Context, o *attachOptions, name string) erro
 	if !o.Quiet {
 		a.note("%s does not run in %s; starting it", ag.Title, b.Name())
 	}
-	_, err = a.launch(ctx, g, launch{b: b, agent: ag, quiet: o.Quiet})
+	bind := func() (control.Credentials, error) { return a.bind(ctx, m, b, wish{}.offer(ag), o.Quiet) }
+	_, err = a.launch(ctx, g, launch{b: b, agent: ag, bind: bind, quiet: o.Quiet})
 	return err
 }
 

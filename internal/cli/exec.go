@@ -25,6 +25,7 @@ type execOptions struct {
 	User        string
 	Dir         string
 	Quiet       bool
+	SSHAgent    sshAgentFlag
 	Sandbox     string
 	Args        []string
 }
@@ -38,9 +39,13 @@ func newExecCommand(a *app) *cobra.Command {
 command reads nothing; with -d it is left running and its session's ID is
 printed, for berth attach --session.
 
+With --ssh-agent the command signs in, and signs commits, with the keys of your
+SSH agent; see berth run --help.
+
 ` + exitCodesText,
 		Example: `  berth exec claude-app ls -l
   berth exec -it claude-app bash
+  berth exec --ssh-agent claude-app git push
   berth exec -u root claude-app apt-get install -y vim
   tar c . | berth exec -i claude-app tar x -C /tmp`,
 		Args:              wants(2, -1),
@@ -61,6 +66,7 @@ printed, for berth attach --session.
 	f.StringArrayVar(&o.EnvFiles, "env-file", nil, "read variables from a `FILE`, one K=V a line")
 	f.StringVarP(&o.User, "user", "u", "", "run as this `USER` (default agent)")
 	f.StringVarP(&o.Dir, "workdir", "w", "", "run in this `FOLDER` of the sandbox (default the workspace)")
+	o.SSHAgent.register(f)
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no notes")
 	f.SetInterspersed(false)
 	return cmd
@@ -70,6 +76,9 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 	if o.TTY && !o.Detach && (!terminal.Is(a.Out) || o.Interactive && !terminal.Is(a.In)) {
 		return sandbox.Errorf(sandbox.ErrPrecondition, "-t needs a terminal, and there is none here").
 			WithHint("leave -t out: bytes then pass unchanged")
+	}
+	if err := o.SSHAgent.noDetach(o.Detach); err != nil {
+		return err
 	}
 	m, err := a.manager()
 	if err != nil {
@@ -103,8 +112,19 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		}
 		return err
 	}
-	res, err := a.join(ctx, streams{tty: o.TTY, stdin: o.Interactive}, starter(g, spec))
-	return a.finish(b.Name(), res, err, o.Quiet)
+	fwd, err := a.forwardAgent(ctx, m, b, g, o.SSHAgent, !o.Interactive, o.Quiet)
+	if err != nil {
+		return err
+	}
+	if err := fwd.prepare(ctx, g, spec.Env, o.Quiet); err != nil {
+		return err
+	}
+	res, err := a.join(ctx, streams{tty: o.TTY, stdin: o.Interactive}, starter(g, spec, fwd != nil))
+	err = a.finish(b.Name(), res, err, o.Quiet)
+	if res.Detached {
+		fwd.detached(o.Quiet)
+	}
+	return err
 }
 
 // execSpec is the session for the options; it looks at nothing in the guest.

@@ -34,6 +34,9 @@ type launch struct {
 	bind   func() (control.Credentials, error) // binds what the shell has
 	detach bool                                // -d
 	quiet  bool
+	// sshAgent is --ssh-agent, and forward what it asks for.
+	sshAgent bool
+	forward  func() (*forwarding, error)
 }
 
 // sessionEnd says whether an agent still runs when its command is over.
@@ -54,6 +57,10 @@ func (a *app) launch(ctx context.Context, g *client.Client, l launch) (sessionEn
 			return sessionGoesOn, err
 		}
 		if s, ok := left(all); ok {
+			if l.sshAgent {
+				return sessionGoesOn, sandbox.Errorf(sandbox.ErrPrecondition, "%s is still running here, and an SSH agent can only be given to what starts", l.agent.Title).
+					WithHint("go back to it without --ssh-agent and end it, or run a command beside it: berth exec --ssh-agent %s git push", l.b.Name())
+			}
 			if !l.quiet {
 				a.note("%s is still running here; going back to it", l.agent.Title)
 			}
@@ -67,7 +74,16 @@ func (a *app) launch(ctx context.Context, g *client.Client, l launch) (sessionEn
 	if err != nil {
 		return sessionEnded, err
 	}
+	var fwd *forwarding
+	if l.sshAgent {
+		if fwd, err = l.forward(); err != nil {
+			return sessionEnded, err
+		}
+	}
 	env := a.agentEnv(l.agent, tty, creds.Env, spec.Env, l.said)
+	if err := fwd.prepare(ctx, g, env, l.quiet); err != nil {
+		return sessionEnded, err
+	}
 	if err := settle(ctx, g, l.agent, agent.Facts{Workspace: spec.Workspace, Env: merged(spec.Env, env)}, creds.Files); err != nil {
 		return sessionEnded, fmt.Errorf("prepare the settings of %s: %w", l.agent.Title, err)
 	}
@@ -78,8 +94,12 @@ func (a *app) launch(ctx context.Context, g *client.Client, l launch) (sessionEn
 		_, err := g.StartDetached(ctx, s)
 		return sessionGoesOn, notInTemplate(err, l.agent, spec)
 	}
-	res, err := a.join(ctx, streams{tty: tty, stdin: true}, starter(g, s))
-	return endOf(res, err), a.finish(l.b.Name(), res, notInTemplate(err, l.agent, spec), l.quiet)
+	res, err := a.join(ctx, streams{tty: tty, stdin: true}, starter(g, s, fwd != nil))
+	ferr := a.finish(l.b.Name(), res, notInTemplate(err, l.agent, spec), l.quiet)
+	if res.Detached {
+		fwd.detached(l.quiet)
+	}
+	return endOf(res, err), ferr
 }
 
 // endOf: an error of the guest's means that nothing was started; any other, the

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"berth.dev/internal/audit"
+	"berth.dev/internal/sshagent"
 )
 
 // Widths of the columns of the log, in characters.
@@ -172,6 +173,8 @@ func logWhatOf(e audit.Event) string {
 			place = cmp.Or(e.Name, e.Address)
 		}
 		return e.Method + " " + place + e.Path
+	case e.Kind == audit.Secret && e.Protocol == audit.SSHAgent:
+		return logAgentOf(e)
 	case e.Kind == audit.Secret:
 		return strings.TrimSpace(e.Secret + " for " + e.Method + " " + cmp.Or(e.Name, e.Address) + e.Path)
 	case e.Kind == audit.Gap && e.Lost > 0:
@@ -182,6 +185,20 @@ func logWhatOf(e audit.Event) string {
 		return e.Detail
 	}
 	return place
+}
+
+// logAgentOf says what the user's SSH agent was asked for.
+func logAgentOf(e audit.Event) string {
+	key := strings.TrimSpace("SSH key " + e.Secret)
+	switch {
+	case e.Method == sshagent.SignCommit:
+		return key + " for a commit"
+	case e.Method == sshagent.SignIn && e.Name != "":
+		return key + " for " + e.Detail + "@" + e.Name
+	case e.Secret == "":
+		return "SSH agent"
+	}
+	return key
 }
 
 // logWhyOf says which rule or what else decided, and what came of it.

@@ -19,6 +19,7 @@ import (
 	"berth.dev/internal/policy"
 	"berth.dev/internal/policyfile"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/sshagent"
 )
 
 // Answers to a question of a sandbox's.
@@ -27,14 +28,27 @@ const (
 	answerSandbox = "sandbox"
 	answerAlways  = "always"
 	answerNever   = "never"
+	// answerSession is one to a question about the SSH agent alone.
+	answerSession = string(sshagent.Session)
 )
 
-var answerWords = []string{answerOnce, answerSandbox, answerAlways, answerNever}
+// Words of the answers, by what is asked.
+var (
+	answerWords      = []string{answerOnce, answerSandbox, answerAlways, answerNever}
+	agentAnswerWords = []string{answerOnce, answerSession, answerNever}
+	allAnswerWords   = []string{answerOnce, answerSandbox, answerAlways, answerSession, answerNever}
+)
 
 const answersText = `once     the connections that wait now, or the next one
 sandbox  from now on, in this sandbox
 always   from now on, in all of your sandboxes
-never    denied from now on, in all of your sandboxes`
+never    denied from now on, in all of your sandboxes
+
+A question about your SSH agent (--ssh-agent) has other answers:
+
+once     the signature that waits now, or the next one
+session  from now on, until the command that forwards the agent ends
+never    denied until then`
 
 type pendingOptions struct{ Watch bool }
 
@@ -42,9 +56,10 @@ func newPolicyPendingCommand(a *app) *cobra.Command {
 	o := &pendingOptions{}
 	cmd := &cobra.Command{
 		Use:   "pending [flags] [SANDBOX...]",
-		Short: "Show and answer what sandboxes ask about their network",
+		Short: "Show and answer what sandboxes ask about their network and your SSH agent",
 		Long: `Show the places that sandboxes want to connect to and no rule decides. A sandbox
-asks when it was made with --ask, or when the settings say so (ask = true).
+asks when it was made with --ask, or when the settings say so (ask = true). And
+show what sessions that have your SSH agent want it to do (--ssh-agent).
 
 In a terminal each question can be answered at once:
 
@@ -61,11 +76,11 @@ the next one.`,
 
 func newPolicyAnswerCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:       "answer ID " + strings.Join(answerWords, "|"),
+		Use:       "answer ID " + strings.Join(allAnswerWords, "|"),
 		Short:     "Answer a question that berth policy pending shows",
 		Long:      "Answer a question that berth policy pending shows:\n\n" + answersText,
 		Args:      wants(2, 2),
-		ValidArgs: answerWords,
+		ValidArgs: allAnswerWords,
 		RunE:      func(cmd *cobra.Command, args []string) error { return a.runAnswer(cmd.Context(), args[0], args[1]) },
 	}
 }
@@ -77,9 +92,20 @@ type asked struct {
 	bundle *bundle.Bundle
 }
 
-// place is what the question is about, safe to print.
-func (q asked) place() string {
+// what is it that the sandbox wants, safe to print.
+func (q asked) what() string {
+	if q.Agent != nil {
+		return "to " + describe(*q.Agent)
+	}
 	return plain(net.JoinHostPort(q.Host, strconv.Itoa(int(q.Port))))
+}
+
+// words are those that answer the question.
+func (q asked) words() []string {
+	if q.Agent != nil {
+		return agentAnswerWords
+	}
+	return answerWords
 }
 
 // questions of the running sandboxes among names, or of all.
@@ -147,7 +173,7 @@ func (a *app) runPending(ctx context.Context, o *pendingOptions, names []string)
 	}
 	rows := [][]string{{"ID", "SANDBOX", "WANTS", "ASKED", "WAITING"}}
 	for _, q := range list {
-		rows = append(rows, []string{q.ID, q.Sandbox, q.place(), ago(q.Asked, time.Now()), strconv.Itoa(q.Waiting)})
+		rows = append(rows, []string{q.ID, q.Sandbox, q.what(), ago(q.Asked, time.Now()), strconv.Itoa(q.Waiting)})
 	}
 	return table(a.Out, rows)
 }
@@ -172,7 +198,7 @@ func (a *app) watchPending(ctx context.Context, m *manager.Manager, names []stri
 			case a.interactive():
 				err = a.prompt(ctx, []asked{q}, in)
 			default:
-				_, err = fmt.Fprintf(a.Out, "%s  %s wants %s\n", q.ID, q.Sandbox, q.place())
+				_, err = fmt.Fprintf(a.Out, "%s  %s wants %s\n", q.ID, q.Sandbox, q.what())
 			}
 			if err != nil {
 				return err
@@ -189,8 +215,11 @@ func (a *app) watchPending(ctx context.Context, m *manager.Manager, names []stri
 // prompt asks the user at the terminal about each.
 func (a *app) prompt(ctx context.Context, list []asked, in *bufio.Reader) error {
 	for _, q := range list {
-		fmt.Fprintf(a.Err, "%s wants to connect to %s (asked %s)\n", q.Sandbox, q.place(), ago(q.Asked, time.Now()))
-		fmt.Fprintf(a.Err, "  allow [o]nce, in this [s]andbox, [a]lways; [n]ever; Enter leaves it open: ")
+		wants, choice := "to connect to "+q.what(), "allow [o]nce, in this [s]andbox, [a]lways; [n]ever"
+		if q.Agent != nil {
+			wants, choice = q.what(), "allow [o]nce, in this [s]ession; [n]ever in it"
+		}
+		fmt.Fprintf(a.Err, "%s wants %s (asked %s)\n  %s; Enter leaves it open: ", q.Sandbox, wants, ago(q.Asked, time.Now()), choice)
 		line, err := in.ReadString('\n')
 		if err != nil {
 			return nil // no more answers come
@@ -199,12 +228,13 @@ func (a *app) prompt(ctx context.Context, list []asked, in *bufio.Reader) error 
 		if word == "" {
 			continue
 		}
-		i := slices.IndexFunc(answerWords, func(w string) bool { return strings.HasPrefix(w, word) })
+		words := q.words()
+		i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, word) })
 		if i < 0 {
 			a.note("%q is none of the answers; it stays open", word)
 			continue
 		}
-		if err := a.answer(ctx, q, answerWords[i]); err != nil {
+		if err := a.answer(ctx, q, words[i]); err != nil {
 			a.printError(err)
 		}
 	}
@@ -212,9 +242,8 @@ func (a *app) prompt(ctx context.Context, list []asked, in *bufio.Reader) error 
 }
 
 func (a *app) runAnswer(ctx context.Context, id, how string) error {
-	if !slices.Contains(answerWords, how) {
-		return sandbox.Errorf(sandbox.ErrInvalid, "%q is none of the answers", how).
-			WithHint("the answers are %s", strings.Join(answerWords, ", "))
+	if !slices.Contains(allAnswerWords, how) {
+		return noAnswer(how, allAnswerWords)
 	}
 	m, err := a.manager()
 	if err != nil {
@@ -232,8 +261,18 @@ func (a *app) runAnswer(ctx context.Context, id, how string) error {
 	return sandbox.Errorf(sandbox.ErrNotFound, "there is no question %s", id).WithHint("berth policy pending lists those that stand")
 }
 
+func noAnswer(how string, words []string) error {
+	return sandbox.Errorf(sandbox.ErrInvalid, "%q is none of the answers", how).WithHint("the answers are %s", strings.Join(words, ", "))
+}
+
 // answer makes a lasting answer a rule, and ends the question.
 func (a *app) answer(ctx context.Context, q asked, how string) error {
+	if !slices.Contains(q.words(), how) {
+		return noAnswer(how, q.words())
+	}
+	if q.Agent != nil {
+		return control.NewClient(q.bundle.Info().State.Socket).Answer(ctx, q.ID, how == answerOnce, how)
+	}
 	verdict, file := policy.Allow, ""
 	switch how {
 	case answerSandbox:

@@ -18,7 +18,8 @@ import (
 
 type runOptions struct {
 	createOptions
-	Detach bool
+	Detach   bool
+	SSHAgent sshAgentFlag
 	runArgs
 }
 
@@ -40,10 +41,16 @@ arguments, and everything after -- is the agent's.
 
 In a terminal, ctrl-p ctrl-q leaves the agent running; berth attach comes back.
 
+With --ssh-agent git and ssh in the sandbox sign in with the keys of your SSH
+agent, and sign commits, until this command ends. No key enters the sandbox, and
+you are asked before each host: at a desktop by ssh-askpass, else by
+berth policy pending in another terminal.
+
 ` + exitCodesText,
 		Example: `  berth run claude
   berth run claude --continue
   berth run claude "Add error handling"
+  berth run --ssh-agent=github.com,commits claude
   berth run -e NODE_ENV=test codex ~/app ~/docs:ro -- exec "run the tests"
   berth run --rm shell . -- -c 'make test'`,
 		ValidArgsFunction: a.completeRun,
@@ -59,11 +66,15 @@ In a terminal, ctrl-p ctrl-q leaves the agent running; berth attach comes back.
 	}
 	o.register(cmd)
 	cmd.Flags().BoolVarP(&o.Detach, "detached", "d", false, "leave the agent running and print the sandbox's name")
+	o.SSHAgent.register(cmd.Flags())
 	cmd.Flags().BoolVar(&o.Remove, "rm", false, "remove the sandbox when its agent has ended")
 	return cmd
 }
 
 func (a *app) runRun(ctx context.Context, o *runOptions) error {
+	if err := o.SSHAgent.noDetach(o.Detach); err != nil {
+		return err
+	}
 	m, err := a.manager()
 	if err != nil {
 		return err
@@ -114,7 +125,9 @@ func (a *app) runAgent(ctx context.Context, m *manager.Manager, b *bundle.Bundle
 	defer g.Close()
 	l := launch{
 		b: b, agent: ag, args: o.Args, said: w.session, detach: o.Detach, quiet: o.Quiet,
-		bind: func() (control.Credentials, error) { return a.bind(ctx, m, b, w.offer(ag), o.Quiet) },
+		bind:     func() (control.Credentials, error) { return a.bind(ctx, m, b, w.offer(ag), o.Quiet) },
+		sshAgent: o.SSHAgent.on,
+		forward:  func() (*forwarding, error) { return a.forwardAgent(ctx, m, b, g, o.SSHAgent, false, o.Quiet) },
 	}
 	end, err := a.launch(ctx, g, l)
 	goes = goes && end == sessionEnded

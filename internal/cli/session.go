@@ -19,10 +19,11 @@ import (
 // Start or Attach with everything but the attachment filled in.
 type joiner func(ctx context.Context, size guestapi.Size, at client.Attach) (guestapi.Result, error)
 
-// starter starts a session of the guest's.
-func starter(g *client.Client, spec guestapi.SessionSpec) joiner {
+// starter starts a session of the guest's, with the user's SSH agent when that
+// is forwarded.
+func starter(g *client.Client, spec guestapi.SessionSpec, sshAgent bool) joiner {
 	return func(ctx context.Context, size guestapi.Size, at client.Attach) (guestapi.Result, error) {
-		spec.Size = size
+		spec.Size, at.SSHAgent = size, sshAgent
 		return g.Start(ctx, spec, at)
 	}
 }

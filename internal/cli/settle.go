@@ -66,8 +66,12 @@ func settleFile(files *sftp.Client, f agent.File, facts agent.Facts) error {
 	if err := makeParents(files, f.Path); err != nil {
 		return err
 	}
-	// A new file, then a rename: an agent that starts at this moment reads
-	// either the old one or the new one.
+	return replaceFile(files, name, f.Mode, want)
+}
+
+// replaceFile writes a new file, then renames it: a program that starts at this
+// moment reads either the old one or the new one.
+func replaceFile(files *sftp.Client, name string, mode fs.FileMode, want []byte) error {
 	tmp := name + ".berth-new"
 	w, err := files.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
@@ -75,7 +79,7 @@ func settleFile(files *sftp.Client, f agent.File, facts agent.Facts) error {
 	}
 	_, err = w.Write(want)
 	if err == nil {
-		err = w.Chmod(f.Mode)
+		err = w.Chmod(mode)
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		return err

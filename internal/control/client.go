@@ -46,6 +46,19 @@ func (c *Client) Bind(ctx context.Context, secrets map[string]secret.Wire, bases
 	return got, c.call(ctx, Request{Op: OpBind, Secrets: secrets, Bases: bases}, &got)
 }
 
+// AgentUse records a use of the user's SSH agent.
+func (c *Client) AgentUse(ctx context.Context, use AgentUse) error {
+	return c.call(ctx, Request{Op: OpAgentUse, Agent: &use}, nil)
+}
+
+// AgentAsk puts a question about one and waits for the user's answer. When ctx
+// ends the question is withdrawn.
+func (c *Client) AgentAsk(ctx context.Context, use AgentUse) (string, error) {
+	var got AgentAnswer
+	err := c.call(ctx, Request{Op: OpAgentAsk, Agent: &use}, &got)
+	return got.Answer, err
+}
+
 // Pending asks which questions stand.
 func (c *Client) Pending(ctx context.Context) ([]Question, error) {
 	var q []Question

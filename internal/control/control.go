@@ -47,6 +47,11 @@ const (
 	OpPending Op = "pending" // answered with a list of Question
 	OpAnswer  Op = "answer"  // answers a question; a lasting answer is written before
 	OpBind    Op = "bind"    // binds secrets to the sandbox; answered with a Credentials
+	// OpAgentUse records a use of the user's SSH agent, or one that was refused.
+	OpAgentUse Op = "agent-use"
+	// OpAgentAsk puts a question about one; answered with an AgentAnswer once the
+	// user has, and withdrawn when the client leaves.
+	OpAgentAsk Op = "agent-ask"
 )
 
 // Request opens a connection.
@@ -65,6 +70,30 @@ type Request struct {
 	// a service (service.Definition.BaseVar).
 	Secrets map[string]secret.Wire `json:"secrets,omitempty"`
 	Bases   map[string]string      `json:"bases,omitempty"`
+	// OpAgentUse, OpAgentAsk.
+	Agent *AgentUse `json:"agent,omitempty"`
+}
+
+// AgentUse is a use of the user's SSH agent by a session whose client guards it.
+// What the guest chose is in Host, User and Reason.
+type AgentUse struct {
+	Purpose string `json:"purpose"`           // AgentForward, or one of sshagent.Use's
+	Key     string `json:"key,omitempty"`     // fingerprint
+	Comment string `json:"comment,omitempty"` // of the key
+	Host    string `json:"host,omitempty"`    // destination, see sshagent.Destination
+	Known   bool   `json:"known,omitempty"`   // its key is in the user's known_hosts
+	User    string `json:"user,omitempty"`    // who is signed in there
+	Allowed bool   `json:"allowed,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+// AgentForward is the purpose of the use that begins a session's.
+const AgentForward = "forward"
+
+// AgentAnswer is the user's word, one of sshagent.Answer's.
+type AgentAnswer struct {
+	Answer string `json:"answer"`
 }
 
 // Credentials is what a guest gets in place of secrets.
@@ -152,11 +181,12 @@ type Status struct {
 }
 
 // Question is about a place that no rule decides, and to which the guest wants
-// to connect.
+// to connect; or, with Agent, about a use of the user's SSH agent.
 type Question struct {
 	ID      string    `json:"id"`
 	Host    string    `json:"host"` // name or address; the guest chose it
 	Port    uint16    `json:"port"`
+	Agent   *AgentUse `json:"agent,omitempty"`
 	Asked   time.Time `json:"asked"`
 	Expires time.Time `json:"expires"` // when what waits is denied
 	Waiting int       `json:"waiting"` // connections that wait

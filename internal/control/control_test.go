@@ -189,3 +189,40 @@ func TestUnknownOp(t *testing.T) {
 		t.Error("taken for an unknown operation")
 	}
 }
+
+// TestAgent: a use crosses as it is, and a question whose client leaves ends.
+func TestAgent(t *testing.T) {
+	use := AgentUse{Purpose: "sign-in", Key: "SHA256:k", Comment: "key", Host: "git.example", Known: true, User: "git", Allowed: true, Reason: "r", Error: "e"}
+	asking, left := make(chan struct{}), make(chan struct{})
+	c := serve(t, func(c *Conn) {
+		switch {
+		case c.Request.Agent == nil || *c.Request.Agent != use:
+			_ = c.Reply(nil, sandbox.Errorf(sandbox.ErrInternal, "%+v", c.Request.Agent))
+		case c.Request.Op == OpAgentUse:
+			_ = c.Reply(nil, nil)
+		case c.Request.Op == OpAgentAsk:
+			close(asking)
+			_, _ = io.Copy(io.Discard, c)
+			close(left)
+		}
+	})
+	if err := c.AgentUse(t.Context(), use); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := make(chan error)
+	go func() {
+		_, err := c.AgentAsk(ctx, use)
+		asked <- err
+	}()
+	<-asking
+	cancel()
+	<-left
+	if err := <-asked; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	c = serve(t, func(c *Conn) { _ = c.Reply(AgentAnswer{Answer: "once"}, nil) })
+	if answer, err := c.AgentAsk(t.Context(), use); err != nil || answer != "once" {
+		t.Errorf("%q, %v", answer, err)
+	}
+}

@@ -162,9 +162,12 @@ func (g *guest) server(ready <-chan struct{}) (*sshd.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse the peer's address: %w", err)
 	}
+	// Sockets of sessions before a restart have nobody behind them.
+	agents := filepath.Join(g.cfg.StateDir, "agents")
+	g.log.errorf(os.RemoveAll(agents))
 	return sshd.New(sshd.Config{
 		HostKey: host, Authorized: authorized, Peer: peer, Sessions: g.sessions, Ready: ready,
-		SFTP: []string{g.self, "sftp"}, Proc: "/proc", Logf: g.log.printf,
+		SFTP: []string{g.self, "sftp"}, Agents: agents, Proc: "/proc", Logf: g.log.printf,
 	}), nil
 }
 

@@ -26,6 +26,11 @@
 // data (stdin), window-change and signal as RFC 4254 has them, and
 // eof@berth.dev, which wants a reply, when stdin came to its end. A channel
 // that is merely closed detaches.
+//
+// The guest opens one kind of channel: "auth-agent@openssh.com" (OpenSSH's
+// PROTOCOL.agent), on the connection whose StartRequest said SSHAgent, for each
+// program of that session that connects to the agent's socket. To a standard
+// session it is given by the request auth-agent-req@openssh.com.
 package guestapi
 
 import (
@@ -49,6 +54,9 @@ const (
 	ChanCall   = "call@berth.dev"
 	ChanSFTP   = "sftp@berth.dev"
 
+	// ChanAgent is OpenSSH's name: a connection to the client's SSH agent.
+	ChanAgent = "auth-agent@openssh.com"
+
 	ReqInfo   = "info@berth.dev"
 	ReqResult = "result@berth.dev"
 	ReqEOF    = "eof@berth.dev"
@@ -71,6 +79,9 @@ const (
 	MaxError = 4 << 10
 	// MaxInfo bounds the JSON of a SessionInfo, in bytes.
 	MaxInfo = 64 << 10
+	// MaxAgents connections to the client's SSH agent may be open at once on one
+	// connection; each side holds the other to it.
+	MaxAgents = 16
 	// MaxRing bounds a session's scrollback, in bytes.
 	MaxRing = 16 << 20
 )

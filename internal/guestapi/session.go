@@ -57,6 +57,10 @@ type StartRequest struct {
 	// Attach makes the channel carry the session's bytes; without it the
 	// channel ends after ReqInfo.
 	Attach bool `json:"attach,omitempty"`
+	// SSHAgent gives the session a socket of its own, named by SSH_AUTH_SOCK, each
+	// connection to which is a ChanAgent channel of this SSH connection. It is
+	// gone when the session is; when only the SSH connection is, nobody answers.
+	SSHAgent bool `json:"ssh_agent,omitempty"`
 }
 
 // Offsets are positions in a session's two output streams, in bytes since its

@@ -101,8 +101,10 @@ func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbo
 	if ec.Overrides, ec.Roots, err = overrides(s.cfg.Settings.Upstreams); err != nil {
 		return err
 	}
+	wait, tell := s.cfg.Settings.Network.Wait(), notifier(s.cfg.Settings.Network, spec.Name, s.log)
+	s.agent = newAgentQuestions(wait, tell)
 	if spec.Ask || s.cfg.Settings.Network.Ask {
-		n.pending = newPending(s.cfg.Settings.Network.Wait(), notifier(s.cfg.Settings.Network, spec.Name, s.log))
+		n.pending = newPending(wait, tell)
 		ec.Ask = n.pending
 	}
 	if n.egress, err = egress.New(ec); err != nil {

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -18,15 +17,14 @@ const notifyTime = 5 * time.Second
 
 // notifier tells the desktop of a question (Desktop Notifications
 // Specification 1.2), or is nil where there is no desktop or it is not wanted.
-func notifier(settings config.Network, name string, log *slog.Logger) func(host string, port uint16) {
+func notifier(settings config.Network, name string, log *slog.Logger) func(what string) {
 	if !settings.Notifies() || os.Getenv("DBUS_SESSION_BUS_ADDRESS") == "" {
 		return nil
 	}
-	return func(host string, port uint16) {
+	return func(what string) {
 		ctx, cancel := context.WithTimeout(context.Background(), notifyTime)
 		defer cancel()
-		body := fmt.Sprintf("wants to connect to %s, port %d.\nberth policy pending", host, port)
-		if err := notify(ctx, "Sandbox "+name, body); err != nil {
+		if err := notify(ctx, "Sandbox "+name, what+"\nberth policy pending"); err != nil {
 			log.Debug("tell the desktop", "error", err)
 		}
 	}

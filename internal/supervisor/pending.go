@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -27,7 +28,7 @@ const (
 // as fast as without questions.
 type pending struct {
 	wait   time.Duration
-	notify func(host string, port uint16)
+	notify func(what string) // nil: nobody is told
 	now    func() time.Time
 
 	mu   sync.Mutex
@@ -46,7 +47,7 @@ type question struct {
 	once    int // connections that may still be made by the answer
 }
 
-func newPending(wait time.Duration, notify func(string, uint16)) *pending {
+func newPending(wait time.Duration, notify func(string)) *pending {
 	return &pending{wait: wait, notify: notify, now: time.Now}
 }
 
@@ -85,17 +86,22 @@ func (p *pending) join(host string, port uint16) (q *question, wait time.Duratio
 	if len(p.list) >= maxQuestions {
 		return nil, 0
 	}
-	id := make([]byte, 3)
-	_, _ = rand.Read(id) // never fails: crypto/rand.Read since Go 1.24
 	q = &question{
-		id: hex.EncodeToString(id), host: host, port: port, asked: now, expires: now.Add(p.wait),
+		id: newQuestionID(), host: host, port: port, asked: now, expires: now.Add(p.wait),
 		done: make(chan struct{}), waiting: 1,
 	}
 	p.list = append(p.list, q)
 	if p.notify != nil {
-		go p.notify(host, port)
+		go p.notify(fmt.Sprintf("wants to connect to %s, port %d.", host, port))
 	}
 	return q, p.wait
+}
+
+// newQuestionID is short, because people type it.
+func newQuestionID() string {
+	id := make([]byte, 3)
+	_, _ = rand.Read(id) // never fails: crypto/rand.Read since Go 1.24
+	return hex.EncodeToString(id)
 }
 
 func (p *pending) leave(q *question) {
@@ -165,6 +171,10 @@ func (p *pending) answer(id string, once bool) error {
 		}
 		return nil
 	}
+	return noQuestion(id)
+}
+
+func noQuestion(id string) error {
 	return sandbox.Errorf(sandbox.ErrNotFound, "there is no question %s", id).
 		WithHint("berth policy pending lists those that stand")
 }

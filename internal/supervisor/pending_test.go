@@ -25,11 +25,11 @@ func asked(t *testing.T, p *pending, n int) string {
 
 func TestAnswerOnce(t *testing.T) {
 	told := make(chan string, 9)
-	p := newPending(time.Minute, func(host string, port uint16) { told <- fmt.Sprint(host, ":", port) })
+	p := newPending(time.Minute, func(what string) { told <- what })
 	got := make(chan bool)
 	go func() { got <- p.Ask(t.Context(), "example.com", 443) }()
 	id := asked(t, p, 1)
-	if s := <-told; s != "example.com:443" {
+	if s := <-told; s != "wants to connect to example.com, port 443." {
 		t.Errorf("told %q", s)
 	}
 	if err := p.answer(id, true); err != nil || !<-got {

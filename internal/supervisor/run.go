@@ -204,12 +204,11 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) error {
 	case control.OpBind:
 		return c.Reply(s.creds.bind(c.Request.Secrets, c.Request.Bases))
 	case control.OpPending:
-		if s.net.pending == nil {
-			return c.Reply([]control.Question{}, nil)
-		}
-		return c.Reply(s.net.pending.questions(), nil)
+		return c.Reply(s.questions(), nil)
 	case control.OpAnswer:
-		return c.Reply(nil, s.net.answer(c.Request.Question, c.Request.Once, c.Request.How))
+		return c.Reply(nil, s.answer(c.Request))
+	case control.OpAgentUse, control.OpAgentAsk:
+		return s.serveAgent(ctx, c)
 	case control.OpGuest:
 		defer s.sessions.hold()()
 		return s.tunnel(ctx, c)

@@ -77,6 +77,7 @@ type Supervisor struct {
 	machine engine.Machine
 	net     network
 	creds   credentials
+	agent   *agentQuestions
 	keys    bundle.Keys
 	ln      *net.UnixListener
 	// guest is set, and its subscription stands, once connected is closed.

@@ -24,6 +24,14 @@ func Is(stream any) bool {
 	return ok && f != nil && term.IsTerminal(int(f.Fd()))
 }
 
+// Forget throws away what was typed on a terminal and not read yet, so that a
+// question is not answered by what was meant for something else.
+func Forget(stream any) {
+	if Is(stream) {
+		_ = unix.IoctlSetInt(int(stream.(*os.File).Fd()), unix.TCFLSH, unix.TCIFLUSH)
+	}
+}
+
 // Terminal is the terminal that a session is shown on. Its methods are safe
 // for concurrent use, but for Write, which one goroutine at a time may call.
 type Terminal struct {

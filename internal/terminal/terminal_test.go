@@ -164,3 +164,21 @@ func TestSignals(t *testing.T) {
 		t.Errorf("got %v", s)
 	}
 }
+
+func TestForget(t *testing.T) {
+	user, term := open(t)
+	for _, typed := range []string{"yes\nhalf a li", "yes\n"} {
+		if _, err := user.WriteString(typed); err != nil {
+			t.Fatal(err)
+		}
+		_ = read(t, user, len(typed)) // its echo: the terminal has it
+		Forget(term.in)
+	}
+	if _, err := user.WriteString("no\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, term.in, 3); got != "no\n" {
+		t.Errorf("read %q", got)
+	}
+	Forget(nil)
+}

@@ -58,9 +58,18 @@ func configured(ctx context.Context, git, dir string, env []string) (Identity, e
 }
 
 func runGitConfig(ctx context.Context, git, dir string, env []string) (Identity, error) {
+	out, err := gitConfig(ctx, git, dir, env, "--null", "--get-regexp", `^user\.(name|email)$`)
+	if err != nil {
+		return Identity{}, fmt.Errorf("ask git who commits: %w", err)
+	}
+	return parseIdentity(out), nil
+}
+
+// gitConfig asks git for settings that match; without any it is "".
+func gitConfig(ctx context.Context, git, dir string, env []string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, gitTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, git, "--no-pager", "-C", dir, "config", "--null", "--get-regexp", `^user\.(name|email)$`)
+	cmd := exec.CommandContext(ctx, git, append([]string{"--no-pager", "-C", dir, "config"}, args...)...)
 	cmd.Env = gitEnv(env)
 	cmd.WaitDelay = time.Second
 	var stderr strings.Builder
@@ -68,12 +77,12 @@ func runGitConfig(ctx context.Context, git, dir string, env []string) (Identity,
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 && stderr.Len() == 0 {
-		return Identity{}, nil // neither is set
+		return "", nil // none is set
 	}
 	if err != nil {
-		return Identity{}, fmt.Errorf("ask git who commits: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	return parseIdentity(string(out)), nil
+	return string(out), nil
 }
 
 // parseIdentity reads "key LF value NUL", in the order of the files: the last

@@ -25,8 +25,14 @@ var (
 	systemDirs = []string{"/home", "/opt", "/srv", "/mnt", "/media", "/tmp", "/usr/src", "/usr/local/src", "/var",
 		"/var/cache", "/var/lib", "/var/lib/docker", "/var/local", "/var/log", "/var/opt", "/var/spool", "/var/tmp", "/var/www"}
 	// secretDirs, in the home, are hardly ever meant as a workspace.
-	secretDirs = []string{".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config", ".local", ".password-store"}
+	secretDirs = []string{sshDir, ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config", ".local", ".password-store"}
 )
+
+// sshDir, in the home, has the keys that --ssh-agent is there to keep outside;
+// of what lies in it these alone are no secret.
+const sshDir = ".ssh"
+
+var sshPublic = []string{"*.pub", "known_hosts*", "config"}
 
 // rules are the request's facts, their paths resolved.
 type rules struct {
@@ -142,6 +148,9 @@ func (r *rules) project(host string) error {
 		return sandbox.Errorf(sandbox.ErrForbidden, "%s is a system folder, not a workspace", host).
 			WithHint("name the project's own folder; -v HOST:GUEST shares single files and folders")
 	}
+	if err := r.sshKeys(host, true); err != nil {
+		return err
+	}
 	for _, name := range secretDirs {
 		dir := filepath.Join(r.home, name)
 		deep := name != ".config" && name != ".local" // these two hold projects, too
@@ -167,6 +176,9 @@ func (r *rules) source(host string, isDir bool) error {
 		return sandbox.Errorf(sandbox.ErrForbidden, "%s is a system folder and cannot be shared as a whole", host).
 			WithHint("share the file or folder in it that is needed")
 	}
+	if err := r.sshKeys(host, isDir); err != nil {
+		return err
+	}
 	for _, own := range r.own {
 		if within(host, own) {
 			return sandbox.Errorf(sandbox.ErrForbidden, "%s belongs to Berth itself: a sandbox that can change it is none", host).
@@ -185,6 +197,18 @@ func (r *rules) source(host string, isDir bool) error {
 		}
 	}
 	return nil
+}
+
+// sshKeys refuses the user's SSH keys, which nobody can want inside: what they
+// are good for is there without them.
+func (r *rules) sshKeys(host string, isDir bool) error {
+	dir := resolved(filepath.Join(r.home, sshDir))
+	public := func(pattern string) bool { ok, _ := filepath.Match(pattern, filepath.Base(host)); return ok }
+	if !within(host, dir) || !isDir && slices.ContainsFunc(sshPublic, public) {
+		return nil
+	}
+	return sandbox.Errorf(sandbox.ErrForbidden, "%s is where your SSH keys are, and a sandbox gets none", host).
+		WithHint("--ssh-agent lets it sign in and sign commits with the keys of your SSH agent, each host after your yes")
 }
 
 func (r *rules) unlessForced(format string, host string, more ...any) error {

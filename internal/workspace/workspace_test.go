@@ -89,7 +89,6 @@ func TestResolve(t *testing.T) {
 		"ends in :ro":   {paths: []string{p.root + "/odd:ro/"}, want: []sandbox.Mount{same(p.root + "/odd:ro")}},
 		"volume folder": {volumes: []string{"../../../../other:/mnt/data:ro"}, want: []sandbox.Mount{same(p.project), {Host: p.root + "/other", Guest: "/mnt/data", ReadOnly: true}}},
 		"volume file":   {volumes: []string{p.root + "/data/a:b.txt:/etc/x.txt"}, want: []sandbox.Mount{same(p.project), {Host: p.root + "/data/a:b.txt", Guest: "/etc/x.txt"}}},
-		"volume secret": {volumes: []string{"~/.ssh:/home/agent/.ssh:ro"}, want: []sandbox.Mount{same(p.project), {Host: p.home + "/.ssh", Guest: "/home/agent/.ssh", ReadOnly: true}}},
 		"volume system": {volumes: []string{"/etc/passwd:/tmp/passwd:ro"}, want: []sandbox.Mount{same(p.project), {Host: "/etc/passwd", Guest: "/tmp/passwd", ReadOnly: true}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,6 +208,7 @@ func TestRefused(t *testing.T) {
 func TestNeedsForce(t *testing.T) {
 	p := newPlace(t)
 	mkdir(t, p.home+"/.config/app")
+	mkdir(t, p.home+"/.gnupg")
 	for name, c := range map[string]struct {
 		paths, volumes []string
 		says           string
@@ -217,7 +217,7 @@ func TestNeedsForce(t *testing.T) {
 		"above home":   {[]string{p.root + "/home"}, nil, "contains your home folder"},
 		"home volume":  {nil, []string{"~:/mnt/h:ro"}, "is your home folder"},
 		"berth within": {nil, []string{p.home + "/.local:/mnt/l"}, "where Berth keeps"},
-		"keys":         {[]string{p.home + "/.ssh"}, nil, "settings and keys"},
+		"keys":         {[]string{p.home + "/.gnupg"}, nil, "settings and keys"},
 		"config":       {[]string{p.home + "/.config"}, nil, "settings and keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,6 +235,39 @@ func TestNeedsForce(t *testing.T) {
 		})
 	}
 	mustResolve(t, p.request(p.home+"/.config/app"))
+}
+
+// TestSSHKeys: no flag shows a sandbox the user's SSH keys. What is public of
+// that folder is no secret.
+func TestSSHKeys(t *testing.T) {
+	p := newPlace(t)
+	ssh := p.home + "/.ssh"
+	mkdir(t, ssh+"/keys")
+	for _, name := range []string{"id_ed25519", "keys/work", "id_ed25519.pub", "known_hosts", "config"} {
+		write(t, ssh+"/"+name, "x")
+	}
+	if err := os.Symlink(ssh, p.root+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	for _, force := range []bool{false, true} {
+		for _, c := range []struct{ paths, volumes []string }{
+			{[]string{"~/.ssh"}, nil}, {[]string{ssh + "/keys:ro"}, nil}, {[]string{p.root + "/link"}, nil},
+			{nil, []string{"~/.ssh:/mnt/ssh:ro"}}, {nil, []string{ssh + "/id_ed25519:/mnt/key:ro"}}, {nil, []string{ssh + "/keys/work:/mnt/key"}},
+			{nil, []string{p.root + "/link/id_ed25519:/home/agent/.ssh/id_ed25519:ro"}}, {nil, []string{p.root + "/link:/mnt/x"}},
+		} {
+			req := p.request(c.paths...)
+			req.Volumes, req.Force = c.volumes, force
+			_, err := Resolve(req)
+			if sandbox.ClassOf(err) != sandbox.ErrForbidden || !strings.Contains(err.Error(), "SSH keys") || !strings.Contains(sandbox.HintOf(err), "--ssh-agent") {
+				t.Errorf("%v %v, forced %v: %v", c.paths, c.volumes, force, err)
+			}
+		}
+	}
+	for _, name := range []string{"id_ed25519.pub", "known_hosts", "config"} {
+		req := p.request()
+		req.Volumes = []string{ssh + "/" + name + ":/mnt/x:ro"}
+		mustResolve(t, req)
+	}
 }
 
 func TestUnreadable(t *testing.T) {

@@ -73,7 +73,7 @@ func TestAdversarySecretsTerminal(t *testing.T) {
 		k := newKeeping(t, u)
 		leaky := k.leaky(t)
 		for _, name := range []string{leaky, k.name} {
-			s := k.u.openWith(t, []string{"ANTHROPIC_API_KEY=" + realKey}, k.ws, "run", "--name", name, "shell", k.ws)
+			s := k.u.openWith(t, k.ws, []string{"ANTHROPIC_API_KEY=" + realKey}, "run", "--name", name, "shell", k.ws)
 			s.keys("PS1='$((6*7))> '\r")
 			s.see("42> ")
 			s.keys(`env; curl -sS -i -H "x-api-key: $ANTHROPIC_API_KEY" https://` + providerHost + "/error; echo do''ne\r")

@@ -24,14 +24,14 @@ type screen struct {
 // open starts berth in a terminal of 100 by 30.
 func (u *user) open(t *testing.T, dir string, args ...string) *screen {
 	t.Helper()
-	return u.openWith(t, nil, dir, args...)
+	return u.openWith(t, dir, nil, args...)
 }
 
 // openWith is open with env beside the user's own.
-func (u *user) openWith(t *testing.T, env []string, dir string, args ...string) *screen {
+func (u *user) openWith(t *testing.T, dir string, env []string, args ...string) *screen {
 	t.Helper()
 	cmd := u.command(t.Context(), dir, args...)
-	cmd.Env = append(append(cmd.Env, env...), "TERM=xterm-256color", "COLORTERM=truecolor")
+	cmd.Env = append(append(cmd.Env, "TERM=xterm-256color", "COLORTERM=truecolor"), env...)
 	f, err := pty.StartWithAttrs(cmd, &pty.Winsize{Cols: 100, Rows: 30}, sessionAttr(cmd.SysProcAttr))
 	if err != nil {
 		t.Fatal(err)

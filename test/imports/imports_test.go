@@ -92,6 +92,9 @@ var graph = map[string]string{
 	"internal/guest/sshd":        "internal/guestapi internal/guest/...",
 	"cmd/berth-guest":            "internal/guest",
 
+	// Before the user's SSH agent; cli joins it to the guest's sessions.
+	"internal/sshagent": "",
+
 	// Processes: the only packages that join parts.
 	"internal/control":    "internal/sandbox internal/engine internal/secret",
 	"internal/supervisor": "internal/... !internal/cli !internal/manager !internal/image/erofs !internal/engine/gvisor !internal/engine/microvm !internal/guest",

@@ -20,7 +20,7 @@ func (c *conn) startChannel(nc ssh.NewChannel) error {
 	if req.Spec.Kind == guestapi.SFTP {
 		return guestapi.Errorf(guestapi.Invalid, "session kind %q is the guest's own", req.Spec.Kind)
 	}
-	s, client, err := c.cfg.Sessions.Start(req.Spec, session.Options{Attach: req.Attach})
+	s, client, err := c.start(req.Spec, session.Options{Attach: req.Attach}, req.SSHAgent)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,9 @@ type Config struct {
 	// SFTP is the command that serves SFTP on its standard input and output;
 	// the directory of relative paths is appended to it.
 	SFTP []string
+	// Agents is the folder for the sockets of clients' SSH agents. It is made
+	// when it is needed.
+	Agents string
 	// Proc is where the proc file system is.
 	Proc string
 	Logf func(format string, args ...any)
@@ -53,7 +56,7 @@ type Config struct {
 // Server serves SSH. Make it with New.
 type Server struct {
 	cfg    Config
-	ssh    *ssh.ServerConfig
+	config *ssh.ServerConfig
 	slots  chan struct{} // one token per open connection
 	hub    *hub
 	ctx    context.Context
@@ -66,7 +69,7 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, slots: make(chan struct{}, MaxConns), hub: newHub()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	cfg.Sessions.OnActivity(s.hub.activity)
-	s.ssh = &ssh.ServerConfig{
+	s.config = &ssh.ServerConfig{
 		// One key is known, so one attempt is enough for whoever has it.
 		MaxAuthTries:  1,
 		ServerVersion: "SSH-2.0-Berth",
@@ -79,9 +82,9 @@ func New(cfg Config) *Server {
 	}
 	// The wire never leaves the machine; what counts is the time of the
 	// handshake and of the cipher. OpenSSH speaks all of these.
-	s.ssh.KeyExchanges = []string{ssh.KeyExchangeCurve25519, ssh.KeyExchangeMLKEM768X25519}
-	s.ssh.Ciphers = []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherChaCha20Poly1305}
-	s.ssh.AddHostKey(cfg.HostKey)
+	s.config.KeyExchanges = []string{ssh.KeyExchangeCurve25519, ssh.KeyExchangeMLKEM768X25519}
+	s.config.Ciphers = []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherChaCha20Poly1305}
+	s.config.AddHostKey(cfg.HostKey)
 	return s
 }
 
@@ -141,9 +144,11 @@ func (s *Server) Close() {
 // conn is one connection whose key was shown.
 type conn struct {
 	*Server
+	ssh      ssh.Conn
 	user     string // as the client named it
 	ctx      context.Context
 	channels atomic.Int32
+	agents   atomic.Int32 // connections to the client's SSH agent
 }
 
 func (s *Server) serve(nc net.Conn) {
@@ -151,7 +156,7 @@ func (s *Server) serve(nc net.Conn) {
 	stop := context.AfterFunc(s.ctx, func() { nc.Close() })
 	defer stop()
 	_ = nc.SetDeadline(time.Now().Add(HandshakeTime))
-	sc, chans, reqs, err := ssh.NewServerConn(nc, s.ssh)
+	sc, chans, reqs, err := ssh.NewServerConn(nc, s.config)
 	if err != nil {
 		s.cfg.Logf("handshake: %s", guestapi.Printable(err.Error(), 256))
 		return
@@ -159,7 +164,7 @@ func (s *Server) serve(nc net.Conn) {
 	_ = nc.SetDeadline(time.Time{})
 	go ssh.DiscardRequests(reqs)
 	ctx, cancel := context.WithCancel(s.ctx)
-	c := &conn{Server: s, user: sc.User(), ctx: ctx}
+	c := &conn{Server: s, ssh: sc, user: sc.User(), ctx: ctx}
 	var wg sync.WaitGroup
 	for ch := range chans { // ends with the connection
 		if c.channels.Add(1) > MaxChannels {

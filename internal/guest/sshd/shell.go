@@ -24,6 +24,7 @@ type shell struct {
 	spec     guestapi.SessionSpec
 	modes    func(*unix.Termios)
 	envBytes int
+	agent    bool // the client's SSH agent is forwarded
 }
 
 // shellChannel serves a standard session: requests set things up until one of
@@ -79,6 +80,9 @@ func (sh *shell) request(r *ssh.Request) (s *session.Session, client *session.Cl
 		return nil, nil, sh.env(r.Payload)
 	case "pty-req":
 		return nil, nil, sh.pty(r.Payload)
+	case "auth-agent-req@openssh.com":
+		sh.agent = true
+		return nil, nil, true
 	case "window-change":
 		size, err := parseWindow(r.Payload)
 		if err == nil {
@@ -159,5 +163,5 @@ func (sh *shell) start(r *ssh.Request) (*session.Session, *session.Client, error
 	if err := sh.spec.Check(); err != nil {
 		return nil, nil, err
 	}
-	return sh.c.cfg.Sessions.Start(sh.spec, session.Options{Attach: true, Modes: sh.modes})
+	return sh.c.start(sh.spec, session.Options{Attach: true, Modes: sh.modes}, sh.agent)
 }

@@ -2,7 +2,7 @@
 // guestapi): it starts and joins sessions, follows events, transfers files and
 // opens ports. The guest at the other end is never trusted: what it says is
 // bounded and checked, it can only delay or fail what was asked of it, and it
-// can ask for nothing itself. The package is for the supervisor; it knows
+// can ask for nothing itself but for what ServeAgent offers. The package is for the supervisor; it knows
 // nothing of sandboxes beyond one connection.
 package client
 
@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 
@@ -25,6 +26,9 @@ import (
 type Client struct {
 	conn ssh.Conn
 	done chan struct{}
+
+	agent  atomic.Pointer[func(io.ReadWriteCloser)] // nil: there is none
+	agents atomic.Int32                             // connections to it
 }
 
 // Dial logs in over conn, which the client owns from then on (it is closed
@@ -56,14 +60,46 @@ func Dial(ctx context.Context, conn net.Conn, clientKey ssh.Signer, hostKey ssh.
 	}
 	c := &Client{conn: sc, done: make(chan struct{})}
 	go ssh.DiscardRequests(reqs)
-	go func() { // a guest opens no channels towards the host
+	go func() {
 		for ch := range chans {
-			_ = ch.Reject(ssh.Prohibited, "")
+			c.asked(ch)
 		}
 		_ = sc.Wait()
 		close(c.done)
 	}()
 	return c, nil
+}
+
+// ServeAgent lets those sessions that are started with Attach.SSHAgent from now
+// on connect to what stands for the user's SSH agent: serve is called for each
+// connection, in a goroutine of its own, and the connection closed when it
+// returns. At most guestapi.MaxAgents are open at once.
+func (c *Client) ServeAgent(serve func(io.ReadWriteCloser)) { c.agent.Store(&serve) }
+
+// asked decides about a channel that the guest opens: none but a connection to
+// an agent that is offered.
+func (c *Client) asked(nc ssh.NewChannel) {
+	serve := c.agent.Load()
+	switch {
+	case nc.ChannelType() != guestapi.ChanAgent || serve == nil:
+		_ = nc.Reject(ssh.Prohibited, "")
+		return
+	case c.agents.Add(1) > guestapi.MaxAgents:
+		c.agents.Add(-1)
+		_ = nc.Reject(ssh.ResourceShortage, "")
+		return
+	}
+	go func() {
+		defer c.agents.Add(-1)
+		ch, reqs, err := nc.Accept()
+		if err != nil {
+			return // the connection is gone
+		}
+		defer ch.Close()
+		go ssh.DiscardRequests(reqs)
+		go io.Copy(io.Discard, ch.Stderr()) // nothing is due there; it must not fill
+		(*serve)(ch)
+	}()
 }
 
 // Close ends the connection. Sessions in the guest go on.

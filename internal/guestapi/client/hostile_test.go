@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -280,6 +281,38 @@ func TestGuestAsks(t *testing.T) {
 	}
 	if err := c.Ping(guesttest.Context(t)); err == nil || !strings.Contains(err.Error(), "busy") {
 		t.Error(err)
+	}
+}
+
+// With an agent on offer a guest may open that and nothing else, and not without
+// end.
+func TestGuestAsksForAgent(t *testing.T) {
+	t.Parallel()
+	offered, result := make(chan struct{}), make(chan string, 10)
+	c := evil{reject: "busy", conn: func(sc *ssh.ServerConn) {
+		defer close(result)
+		<-offered
+		for _, name := range []string{"session", "forwarded-tcpip", "auth-agent", "x11"} {
+			if _, _, err := sc.OpenChannel(name, nil); err == nil {
+				result <- name + " was accepted"
+			}
+		}
+		open := 0
+		for range 3 * guestapi.MaxAgents {
+			if ch, reqs, err := sc.OpenChannel(guestapi.ChanAgent, nil); err == nil {
+				go ssh.DiscardRequests(reqs)
+				go flood(ch.Stderr())
+				open++
+			}
+		}
+		if open != guestapi.MaxAgents {
+			result <- fmt.Sprint(open, " connections to the agent were accepted")
+		}
+	}}.dial(t)
+	c.ServeAgent(func(rw io.ReadWriteCloser) { _, _ = io.Copy(io.Discard, rw) })
+	close(offered)
+	for text := range result {
+		t.Error(text)
 	}
 }
 

@@ -32,6 +32,8 @@ type Attach struct {
 	// Detach, when it is closed or receives, ends the call and leaves the
 	// session running.
 	Detach <-chan struct{}
+	// SSHAgent gives a session that is started the agent of Client.ServeAgent.
+	SSHAgent bool
 	// Started is called with the session's description before any byte flows.
 	Started func(guestapi.SessionInfo)
 }
@@ -44,7 +46,7 @@ type Attach struct {
 // An error that the guest reported, such as a command that is not there, is a
 // *sandbox.Error; ExitCode tells the status that belongs to it.
 func (c *Client) Start(ctx context.Context, spec guestapi.SessionSpec, a Attach) (guestapi.Result, error) {
-	ch, reqs, err := c.open(ctx, guestapi.ChanStart, guestapi.StartRequest{Spec: spec, Attach: true})
+	ch, reqs, err := c.open(ctx, guestapi.ChanStart, guestapi.StartRequest{Spec: spec, Attach: true, SSHAgent: a.SSHAgent})
 	if err != nil {
 		return guestapi.Result{}, err
 	}
