@@ -119,6 +119,7 @@ type client struct {
 	secret    string   // "" for none
 	redirects []string // where codes may be sent; the port * is any
 	plain     bool     // need not use PKCE
+	untyped   bool     // need not say that it wants a code
 }
 
 // anySecret is the secret of a client whose secret does not matter.
@@ -255,6 +256,9 @@ func (s *SignIn) renew(l *login) {
 		l.refresh = s.keep(l, Refresh, p.refresh(l), noEnd)
 	}
 	if p.openID != nil {
+		if old := s.tokens[l.id]; old != nil && old.state == Current {
+			old.state = Superseded
+		}
 		l.id = s.keep(l, ID, p.openID(l), noEnd)
 		s.issued = append(s.issued, Secret{Signature, l.id[strings.LastIndexByte(l.id, '.')+1:]})
 	}

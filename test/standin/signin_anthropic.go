@@ -2,8 +2,12 @@ package standin
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"io"
 	"net/http"
+	"net/url"
+	"strings"
 )
 
 var anthropicHosts = []string{"claude.com", "claude.ai", "platform.claude.com", "console.anthropic.com", "api.anthropic.com"}
@@ -17,8 +21,8 @@ const (
 	claudeOrganization = "0c0a0c0a-2222-4222-8222-222222222222"
 )
 
-func (s *SignIn) serveAnthropic() {
-	p := &provider{
+func anthropic() *provider {
+	return &provider{
 		clients: map[string]client{claudeClient: {redirects: []string{
 			"http://localhost:*/callback", "https://platform.claude.com/oauth/code/callback",
 		}}},
@@ -34,52 +38,90 @@ func (s *SignIn) serveAnthropic() {
 			}})
 		},
 	}
-	stamped := func(h http.HandlerFunc) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Request-Id", "req_"+rand.Text()) // what has none does not count as Anthropic's word
-			h(w, r)
-		}
-	}
-	account := object{"uuid": claudeAccount, "email_address": "octo@example.com"}
-	organization := object{"uuid": claudeOrganization, "name": "Octo's Organization"}
-	more := object{"account": account, "organization": organization}
-	grants := map[string]func(*http.Request, map[string]string) (object, *refusal){
-		"authorization_code": func(_ *http.Request, f map[string]string) (object, *refusal) {
-			l, wrong := s.redeem(p, f)
-			if wrong != nil {
-				return nil, wrong
-			}
-			return s.answer(l, more), nil
-		},
-		"refresh_token": func(r *http.Request, f map[string]string) (object, *refusal) {
-			l, wrong := s.exchange(r, p, f)
-			if wrong != nil {
-				return nil, wrong
-			}
-			return s.answer(l, more), nil
-		},
-	}
+}
+
+func (s *SignIn) serveAnthropic() {
+	p := anthropic()
 	for _, page := range []string{"claude.com/cai/oauth/authorize", "claude.ai/oauth/authorize", "platform.claude.com/oauth/authorize"} {
-		s.mux.HandleFunc("GET "+page, s.authorize(p))
+		s.mux.HandleFunc("GET "+page, lengthen(s.authorize(p)))
 	}
-	s.mux.HandleFunc("GET platform.claude.com/oauth/code/callback", showCode)
+	s.mux.HandleFunc("GET platform.claude.com/oauth/code/callback", showCode(func(code, state string) string { return code + "#" + state }))
 	s.mux.HandleFunc("GET platform.claude.com/oauth/code/success", say("You are signed in."))
 	s.mux.HandleFunc("GET platform.claude.com/buy_credits", say("You are signed in."))
 	s.mux.HandleFunc("GET platform.claude.com/v1/oauth/hello", say("hello"))
 	s.mux.HandleFunc("GET api.anthropic.com/api/hello", say("hello"))
-	s.mux.HandleFunc("POST platform.claude.com/v1/oauth/token", stamped(s.tokenEndpoint(p, grants)))
-	s.mux.HandleFunc("POST platform.claude.com/v1/oauth/token/revoke", stamped(s.revoke(p)))
-	guarded := func(h http.HandlerFunc) http.HandlerFunc { return stamped(s.guard(p, h).ServeHTTP) }
-	s.mux.HandleFunc("GET api.anthropic.com/api/oauth/profile", guarded(func(w http.ResponseWriter, _ *http.Request) {
+	account := object{
+		"account":      object{"uuid": claudeAccount, "email_address": "octo@example.com"},
+		"organization": object{"uuid": claudeOrganization, "name": "Octo's Organization"},
+	}
+	s.mux.Handle("POST platform.claude.com/v1/oauth/token", stamped(s.tokenEndpoint(p, s.grants(p, account))))
+	s.mux.Handle("POST platform.claude.com/v1/oauth/token/revoke", stamped(s.revoke(p)))
+	guarded := func(pattern string, h http.HandlerFunc) { s.mux.Handle(pattern, stamped(s.guard(p, h))) }
+	guarded("GET api.anthropic.com/api/oauth/profile", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, claudeProfile())
-	}))
-	s.mux.HandleFunc("GET api.anthropic.com/api/oauth/claude_cli/roles", guarded(func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, object{"organization_role": "admin", "workspace_role": nil, "organization_name": organization["name"]})
-	}))
-	s.mux.HandleFunc("POST api.anthropic.com/api/oauth/claude_cli/create_api_key", guarded(func(w http.ResponseWriter, r *http.Request) {
-		reply(w, object{"raw_key": s.newKey(bearer(r), "sk-ant-api03-"+long())})
-	}))
-	s.mux.HandleFunc("api.anthropic.com/", guarded(s.Claude.ServeHTTP))
+	})
+	guarded("GET api.anthropic.com/api/oauth/claude_cli/roles", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, object{"organization_role": "admin", "workspace_role": nil, "organization_name": "Octo's Organization"})
+	})
+	guarded("POST api.anthropic.com/api/oauth/claude_cli/create_api_key", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, object{"raw_key": s.newKey(p, "sk-ant-api03-"+long())})
+	})
+	guarded("api.anthropic.com/", s.Claude.ServeHTTP)
+}
+
+// stamped answers with a number of the request, as Anthropic does: Claude Code
+// does not take what has none for its word.
+func stamped(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Request-Id", "req_"+rand.Text())
+		h.ServeHTTP(w, r)
+	})
+}
+
+// claudeScopes are those that a short link has as bits, from the second on.
+var claudeScopes = []string{
+	"org:create_api_key", "user:profile", "user:inference", "user:sessions:claude_code", "user:mcp_servers", "user:file_upload",
+	"user:plugins", "user:projects:read", "user:projects:write", "user:privacy_consents:write", "org:desktop_config",
+}
+
+const shortDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// lengthen understands the links that Claude Code prints for a terminal, where
+// the query is digits that say client and scopes, and then the challenge. The
+// code is to be pasted, and the state is the provider's.
+func lengthen(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		short, rest, _ := strings.Cut(r.URL.RawQuery, "&")
+		digits := len(short) - base64.RawURLEncoding.EncodedLen(sha256.Size)
+		if strings.Contains(short, "=") || digits < 1 {
+			h(w, r)
+			return
+		}
+		bits := 0
+		for _, c := range short[:digits] {
+			bits = bits<<6 | strings.IndexRune(shortDigits, c)
+		}
+		scopes := []string{}
+		for i, name := range claudeScopes {
+			if bits&(2<<i) != 0 {
+				scopes = append(scopes, name)
+			}
+		}
+		q, err := url.ParseQuery(rest)
+		if err != nil || bits&1 != 0 { // another client
+			http.Error(w, "not a link of Claude Code's", http.StatusBadRequest)
+			return
+		}
+		for k, v := range map[string]string{
+			"code": "true", "response_type": "code", "client_id": claudeClient, "redirect_uri": "https://platform.claude.com/oauth/code/callback",
+			"code_challenge": short[digits:], "code_challenge_method": "S256", "state": rand.Text(),
+			"scope": strings.TrimSpace(strings.Join(scopes, " ") + " " + q.Get("scope")),
+		} {
+			q.Set(k, v)
+		}
+		r.URL.RawQuery = q.Encode()
+		h(w, r)
+	}
 }
 
 func claudeProfile() object {
@@ -96,12 +138,11 @@ func claudeProfile() object {
 	}
 }
 
-// newKey is an API key for the account that the token is of.
-func (s *SignIn) newKey(accessToken, value string) string {
+// newKey is an API key of p's.
+func (s *SignIn) newKey(p *provider, value string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := &login{provider: s.tokens[accessToken].login.provider}
-	return s.keep(l, Key, value, noEnd)
+	return s.keep(&login{provider: p}, Key, value, noEnd)
 }
 
 // long is as long and as random as real tokens are.

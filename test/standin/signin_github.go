@@ -1,8 +1,6 @@
 package standin
 
-import (
-	"net/http"
-)
+import "net/http"
 
 var githubHosts = []string{"github.com", "api.github.com", "api.githubcopilot.com"}
 
@@ -15,10 +13,10 @@ const (
 
 const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
 
-func (s *SignIn) serveGitHub(model Copilot) {
-	p := &provider{
+func github() *provider {
+	return &provider{
 		clients: map[string]client{
-			copilotClient:  {secret: anySecret, redirects: []string{"http://127.0.0.1:*/callback", "http://127.0.0.1:*/", "http://localhost:*/callback"}},
+			copilotClient:  {secret: anySecret, untyped: true, redirects: []string{"http://127.0.0.1:*/callback"}},
 			openCodeClient: {},
 		},
 		lasting: true,
@@ -34,19 +32,14 @@ func (s *SignIn) serveGitHub(model Copilot) {
 			replyStatus(w, http.StatusUnauthorized, object{"message": "Bad credentials", "documentation_url": "https://docs.github.com/rest", "status": "401"})
 		},
 	}
-	byCode := func(_ *http.Request, f map[string]string) (object, *refusal) {
-		l, wrong := s.redeem(p, f)
-		if wrong != nil {
-			return nil, wrong
-		}
-		return s.answer(l, nil), nil
-	}
-	grants := map[string]func(*http.Request, map[string]string) (object, *refusal){
-		"authorization_code": byCode,
-		"":                   byCode, // GitHub does not ask for it
-		deviceGrant: func(_ *http.Request, f map[string]string) (object, *refusal) {
-			return s.githubPoll(p, f)
-		},
+}
+
+func (s *SignIn) serveGitHub(model Copilot) {
+	p := github()
+	grants := s.grants(p, nil)
+	grants[""] = grants["authorization_code"] // GitHub does not ask for it
+	grants[deviceGrant] = func(_ *http.Request, f map[string]string) (object, *refusal) {
+		return s.githubPoll(p, f)
 	}
 	s.mux.HandleFunc("GET github.com/login/oauth/authorize", s.authorize(p))
 	s.mux.HandleFunc("GET github.com/login/device", say("Enter the code that the device shows."))

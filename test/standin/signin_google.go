@@ -16,9 +16,9 @@ const (
 	geminiSecret = "GOCSPX-" + "4uHgMPm-1o7Sk-geV6Cu5clXFsxl"
 )
 
-func (s *SignIn) serveGoogle(model Gemini) {
+func google() *provider {
 	key := []byte(rand.Text())
-	p := &provider{
+	return &provider{
 		clients: map[string]client{geminiClient: {
 			secret: geminiSecret, plain: true,
 			redirects: []string{"http://127.0.0.1:*/oauth2callback", "http://localhost:*/oauth2callback", "https://codeassist.google.com/authcode"},
@@ -41,28 +41,14 @@ func (s *SignIn) serveGoogle(model Gemini) {
 			}})
 		},
 	}
-	grants := map[string]func(*http.Request, map[string]string) (object, *refusal){
-		"authorization_code": func(_ *http.Request, f map[string]string) (object, *refusal) {
-			l, wrong := s.redeem(p, f)
-			if wrong != nil {
-				return nil, wrong
-			}
-			return s.answer(l, nil), nil
-		},
-		"refresh_token": func(r *http.Request, f map[string]string) (object, *refusal) {
-			l, wrong := s.exchange(r, p, f)
-			if wrong != nil {
-				return nil, wrong
-			}
-			v := s.answer(l, nil)
-			delete(v, "refresh_token") // it stays what it is, and Google does not repeat it
-			return v, nil
-		},
-	}
+}
+
+func (s *SignIn) serveGoogle(model Gemini) {
+	p := google()
 	s.mux.HandleFunc("GET accounts.google.com/o/oauth2/v2/auth", s.authorize(p))
-	s.mux.HandleFunc("GET codeassist.google.com/authcode", showCode)
+	s.mux.HandleFunc("GET codeassist.google.com/authcode", showCode(func(code, _ string) string { return code }))
 	s.mux.HandleFunc("GET developers.google.com/gemini-code-assist/", say("You may close this page."))
-	s.mux.HandleFunc("POST oauth2.googleapis.com/token", s.tokenEndpoint(p, grants))
+	s.mux.HandleFunc("POST oauth2.googleapis.com/token", s.tokenEndpoint(p, s.grants(p, nil)))
 	s.mux.HandleFunc("POST oauth2.googleapis.com/revoke", s.revoke(p))
 	s.mux.HandleFunc("oauth2.googleapis.com/tokeninfo", s.guard(p, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, object{"aud": geminiClient, "azp": geminiClient, "scope": "https://www.googleapis.com/auth/cloud-platform", "expires_in": "3000", "email": "octo@example.com"})

@@ -77,7 +77,7 @@ func (s *SignIn) authorize(p *provider) http.HandlerFunc {
 func wrongRequest(c client, q url.Values) string {
 	challenge, method := q.Get("code_challenge"), q.Get("code_challenge_method")
 	switch {
-	case q.Get("response_type") != "code":
+	case q.Get("response_type") != "code" && !c.untyped:
 		return "response_type is not code"
 	case len(q.Get("state")) < 8:
 		return "state is missing"
@@ -110,10 +110,13 @@ func (s *SignIn) newCode(c *code) string {
 	return value
 }
 
-// showCode is the page from which a code is copied into a terminal.
-func showCode(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	fmt.Fprintf(w, "<p>Paste this code: <code>%s</code></p>\n", html.EscapeString(r.FormValue("code")+"#"+r.FormValue("state")))
+// showCode is the page from which a code is copied into a terminal, in a form
+// made of the page's parameters.
+func showCode(form func(code, state string) string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, "<p>Paste this code: <code>%s</code></p>\n", html.EscapeString(form(r.FormValue("code"), r.FormValue("state"))))
+	}
 }
 
 // redeem turns a code into a sign-in. A code works once, whatever comes of it.
@@ -183,21 +186,49 @@ func (s *SignIn) revoke(p *provider) http.HandlerFunc {
 	}
 }
 
-// tokenEndpoint answers the grants in the table, and those only.
-func (s *SignIn) tokenEndpoint(p *provider, grants map[string]func(*http.Request, map[string]string) (object, *refusal)) http.HandlerFunc {
+// grant answers a request for tokens. The lock is held.
+type grant func(r *http.Request, f map[string]string) (object, *refusal)
+
+// grants are those that all have, by grant_type; more is what the provider
+// adds to its answers.
+func (s *SignIn) grants(p *provider, more object) map[string]grant {
+	return map[string]grant{
+		"authorization_code": func(_ *http.Request, f map[string]string) (object, *refusal) {
+			l, wrong := s.redeem(p, f)
+			if wrong != nil {
+				return nil, wrong
+			}
+			return s.answer(l, more), nil
+		},
+		"refresh_token": func(r *http.Request, f map[string]string) (object, *refusal) {
+			l, wrong := s.exchange(r, p, f)
+			if wrong != nil {
+				return nil, wrong
+			}
+			v := s.answer(l, more)
+			if !p.rotates { // it stays what it is, and is not repeated
+				delete(v, "refresh_token")
+			}
+			return v, nil
+		},
+	}
+}
+
+// tokenEndpoint answers the grants, and those only.
+func (s *SignIn) tokenEndpoint(p *provider, grants map[string]grant) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		f, err := params(r)
 		if err != nil {
 			p.refuse(w, &refusal{code: "invalid_request", text: err.Error()})
 			return
 		}
-		grant := grants[f["grant_type"]]
-		if grant == nil {
+		give := grants[f["grant_type"]]
+		if give == nil {
 			p.refuse(w, &refusal{code: "unsupported_grant_type", text: "no such grant_type: " + f["grant_type"]})
 			return
 		}
 		s.mu.Lock()
-		v, wrong := grant(r, f)
+		v, wrong := give(r, f)
 		s.mu.Unlock()
 		if wrong != nil {
 			p.refuse(w, wrong)

@@ -9,7 +9,7 @@ import (
 	"net/http"
 )
 
-var openaiHosts = []string{"auth.openai.com", "chatgpt.com", "api.openai.com", "ab.chatgpt.com"}
+var openaiHosts = []string{"auth.openai.com", "chatgpt.com", "api.openai.com", "models.opencode.ai", "models.dev"}
 
 // codexClient is Codex, and OpenCode under its name.
 const codexClient = "app_EMoamEEZ73f0CkXaXp7hrann"
@@ -19,11 +19,12 @@ const openaiAccount = "acc0acc0-3333-4333-8333-333333333333"
 
 const deviceCallback = "https://auth.openai.com/deviceauth/callback"
 
-func (s *SignIn) serveOpenAI(model OpenAI) {
+func openai() *provider {
 	key := []byte(rand.Text())
-	p := &provider{
+	return &provider{
 		clients: map[string]client{codexClient: {redirects: []string{
-			"http://localhost:1455/auth/callback", "http://localhost:1457/auth/callback", deviceCallback,
+			"http://localhost:1455/auth/callback", "http://localhost:1457/auth/callback",
+			"http://127.0.0.1:1455/auth/callback", "http://127.0.0.1:1457/auth/callback", deviceCallback,
 		}}},
 		rotates: true,
 		access: func(l *login) string {
@@ -49,24 +50,13 @@ func (s *SignIn) serveOpenAI(model OpenAI) {
 			}})
 		},
 	}
-	grants := map[string]func(*http.Request, map[string]string) (object, *refusal){
-		"authorization_code": func(_ *http.Request, f map[string]string) (object, *refusal) {
-			l, wrong := s.redeem(p, f)
-			if wrong != nil {
-				return nil, wrong
-			}
-			return s.answer(l, nil), nil
-		},
-		"refresh_token": func(r *http.Request, f map[string]string) (object, *refusal) {
-			l, wrong := s.exchange(r, p, f)
-			if wrong != nil {
-				return nil, wrong
-			}
-			return s.answer(l, nil), nil
-		},
-		"urn:ietf:params:oauth:grant-type:token-exchange": func(r *http.Request, f map[string]string) (object, *refusal) {
-			return s.apiKey(r, p, f)
-		},
+}
+
+func (s *SignIn) serveOpenAI(model OpenAI) {
+	p := openai()
+	grants := s.grants(p, nil)
+	grants["urn:ietf:params:oauth:grant-type:token-exchange"] = func(r *http.Request, f map[string]string) (object, *refusal) {
+		return s.apiKey(r, p, f)
 	}
 	s.mux.HandleFunc("GET auth.openai.com/oauth/authorize", s.authorize(p))
 	s.mux.HandleFunc("GET auth.openai.com/codex/device", say("Enter the code that the device shows."))
@@ -78,8 +68,17 @@ func (s *SignIn) serveOpenAI(model OpenAI) {
 	s.mux.HandleFunc("POST auth.openai.com/api/accounts/deviceauth/token", func(w http.ResponseWriter, r *http.Request) {
 		s.codexPoll(w, r, p)
 	})
+	// Codex takes no turn before it knows where its workspace is served.
+	s.mux.Handle("GET chatgpt.com/backend-api/wham/accounts/check", s.guard(p, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, object{"accounts": []any{openaiWorkspace()}, "default_account_id": openaiAccount, "account_ordering": []string{openaiAccount}})
+	})))
 	s.mux.Handle("chatgpt.com/backend-api/", s.guard(p, model))
 	s.mux.Handle("api.openai.com/", s.guard(p, model))
+	for _, host := range []string{"models.opencode.ai", "models.dev"} {
+		s.mux.HandleFunc("GET "+host+"/api.json", func(w http.ResponseWriter, _ *http.Request) {
+			reply(w, catalogue("openai", "OpenAI", "gpt-5.5"))
+		})
+	}
 }
 
 // apiKey trades an ID token for an API key. The lock is held.
@@ -138,6 +137,13 @@ func openaiClaims() object {
 		"chatgpt_account_id": openaiAccount, "chatgpt_user_id": "user-octo", "user_id": "user-octo", "chatgpt_plan_type": "plus",
 		"organizations":   []any{object{"id": "org-octo", "is_default": true, "role": "owner", "title": "Personal"}},
 		"organization_id": "org-octo", "project_id": "proj-octo", "completed_platform_onboarding": true, "is_org_owner": true,
+	}
+}
+
+func openaiWorkspace() object {
+	return object{
+		"id": openaiAccount, "account_user_id": "user-octo", "account_user_role": "account-owner", "structure": "personal", "plan_type": "plus",
+		"is_zdr": false, "workspace_backend_origin": "https://chatgpt.com", "account_routing_override": "NO_CONSTRAINT",
 	}
 }
 
