@@ -42,9 +42,9 @@ func anthropic() *provider {
 
 func (s *SignIn) serveAnthropic() {
 	p := anthropic()
-	for _, page := range []string{"claude.com/cai/oauth/authorize", "claude.ai/oauth/authorize", "platform.claude.com/oauth/authorize"} {
-		s.mux.HandleFunc("GET "+page, lengthen(s.authorize(p)))
-	}
+	s.mux.HandleFunc("GET claude.com/cai/oauth/authorize", s.authorize(p))
+	s.mux.HandleFunc("GET claude.ai/oauth/authorize", lengthen(s.authorize(p)))
+	s.mux.HandleFunc("GET platform.claude.com/oauth/authorize", lengthen(console(s.authorize(p))))
 	s.mux.HandleFunc("GET platform.claude.com/oauth/code/callback", showCode(func(code, state string) string { return code + "#" + state }))
 	s.mux.HandleFunc("GET platform.claude.com/oauth/code/success", say("You are signed in."))
 	s.mux.HandleFunc("GET platform.claude.com/buy_credits", say("You are signed in."))
@@ -119,6 +119,17 @@ func lengthen(h http.HandlerFunc) http.HandlerFunc {
 		} {
 			q.Set(k, v)
 		}
+		r.URL.RawQuery = q.Encode()
+		h(w, r)
+	}
+}
+
+// console is the page for those who pay by use: whatever is asked for, there is
+// no right to call a model, but one to make a key that has it.
+func console(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		q.Set("scope", "org:create_api_key user:profile")
 		r.URL.RawQuery = q.Encode()
 		h(w, r)
 	}

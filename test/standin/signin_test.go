@@ -395,6 +395,14 @@ func TestPaste(t *testing.T) {
 	b.expect("scope", v["scope"], "org:create_api_key user:profile user:inference user:sessions:claude_code user:mcp_servers user:file_upload user:plugins user:privacy_consents:write org:desktop_config")
 }
 
+// TestConsole: at the other page there is no right to call a model.
+func TestConsole(t *testing.T) {
+	b := newBench(t)
+	a := apps["claude"]
+	a.page = "https://platform.claude.com/oauth/authorize"
+	b.expect("scope", b.signIn(a)["scope"], "org:create_api_key user:profile")
+}
+
 func TestDeviceGitHub(t *testing.T) {
 	b := newBench(t)
 	id := map[string]string{"client_id": copilotClient}
