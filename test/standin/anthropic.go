@@ -1,6 +1,6 @@
 // Package standin serves, on the test's machine, what cannot be had there: the
-// model providers' APIs, behind certificates of an authority made for the test.
-// It speaks the real protocols to the real agents.
+// model providers' APIs and their sign-in, behind certificates of an authority
+// made for the test. It speaks the real protocols to the real agents.
 package standin
 
 import (

@@ -25,8 +25,11 @@ func (e events) send(kind string, v any) {
 }
 
 // reply writes JSON.
-func reply(w http.ResponseWriter, v any) {
+func reply(w http.ResponseWriter, v any) { replyStatus(w, http.StatusOK, v) }
+
+func replyStatus(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
 }
 

@@ -6,7 +6,11 @@ import (
 )
 
 // Gemini stands in for the Gemini API: whatever is asked, it says Text.
-type Gemini struct{ Text string }
+type Gemini struct {
+	Text string
+
+	assist bool // as Code Assist says it: one level down
+}
 
 // ServeHTTP implements http.Handler.
 func (g Gemini) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -33,8 +37,12 @@ func (g Gemini) content(text, finish string) object {
 	if finish != "" {
 		candidate["finishReason"] = finish
 	}
-	return object{
+	v := object{
 		"candidates":    []any{candidate},
 		"usageMetadata": object{"promptTokenCount": 10, "candidatesTokenCount": 10, "totalTokenCount": 20},
 	}
+	if g.assist {
+		return object{"response": v}
+	}
+	return v
 }

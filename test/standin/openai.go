@@ -2,9 +2,12 @@ package standin
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // OpenAI stands in for the Responses API: whatever is asked, it says Text.
@@ -26,7 +29,11 @@ func (o OpenAI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Model  string `json:"model"`
 		Stream bool   `json:"stream"`
 	}
-	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<20)).Decode(&req); err != nil {
+	body, err := plainBody(r)
+	if err == nil {
+		err = json.NewDecoder(io.LimitReader(body, 64<<20)).Decode(&req)
+	}
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -35,6 +42,19 @@ func (o OpenAI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	o.stream(newEvents(w), req.Model)
+}
+
+// plainBody is a request's body without its compression: Codex with an account
+// sends zstd.
+func plainBody(r *http.Request) (io.Reader, error) {
+	if r.Header.Get("Content-Encoding") != "zstd" {
+		return r.Body, nil
+	}
+	d, err := zstd.NewReader(r.Body, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	return d, nil
 }
 
 // stream says the text as one item of one part, in two pieces.

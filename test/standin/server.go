@@ -2,10 +2,14 @@ package standin
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Request is one that a server was asked.
@@ -26,14 +30,16 @@ type Server struct {
 	// Address is ADDRESS:PORT.
 	Address string
 
-	http *http.Server
-	mu   sync.Mutex
-	seen []Request
+	http  *http.Server
+	ca    *CA
+	hosts []string
+	mu    sync.Mutex
+	seen  []Request
 }
 
 // Serve starts a server whose certificate, of ca's, is for the hosts.
 func Serve(ca *CA, h http.Handler, hosts ...string) (*Server, error) {
-	s := &Server{}
+	s := &Server{ca: ca, hosts: hosts}
 	s.http = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.note(r)
 		h.ServeHTTP(w, r)
@@ -70,6 +76,24 @@ func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.seen)
+}
+
+// Browser is a client as a user's browser is one: it trusts the server, finds
+// its hosts and all others, follows redirects, and keeps no connection that
+// would outlive its use.
+func (s *Server) Browser() *http.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(s.ca.cert)
+	var d net.Dialer
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if host, _, _ := net.SplitHostPort(address); slices.Contains(s.hosts, host) {
+				address = s.Address
+			}
+			return d.DialContext(ctx, network, address)
+		},
+	}}
 }
 
 // Close stops it and cuts what is under way.
