@@ -93,6 +93,9 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		return err
 	}
 	addMissingEnv(spec.Env, creds.Env, b.Spec().Env)
+	if err := settle(ctx, g, agent.Agent{}, agent.Facts{}, creds.Files); err != nil {
+		return err
+	}
 	if o.Detach {
 		info, err := g.StartDetached(ctx, spec)
 		if err == nil {
@@ -100,6 +103,7 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		}
 		return err
 	}
+	defer a.browse(ctx, m, b, g)()
 	res, err := a.join(ctx, streams{tty: o.TTY, stdin: o.Interactive}, starter(g, spec))
 	return a.finish(b.Name(), res, err, o.Quiet)
 }

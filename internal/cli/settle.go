@@ -39,7 +39,15 @@ func settle(ctx context.Context, g *client.Client, ag agent.Agent, facts agent.F
 		}
 	}
 	for _, f := range more {
-		as := agent.File{Path: f.Path, Mode: 0o600, Content: func(agent.Facts, []byte) []byte { return f.Content }}
+		as := agent.File{Path: f.Path, Mode: 0o600, Content: func(_ agent.Facts, old []byte) []byte {
+			switch {
+			case !f.Merge:
+				return f.Content
+			case old != nil && f.Mark != "" && bytes.Contains(old, []byte(f.Mark)):
+				return old
+			}
+			return agent.Override(old, f.Content)
+		}}
 		if err := settleFile(files, as, facts); err != nil {
 			return fmt.Errorf("write %s: %w", f.Path, err)
 		}

@@ -19,6 +19,7 @@
 //	events@berth.dev  EventsRequest  stream of frames, see [ReadFrame]
 //	call@berth.dev    Call           the answer as JSON, then the end of the channel
 //	sftp@berth.dev    SFTPRequest    SFTP as a given user
+//	browse@berth.dev  BrowseRequest  lines of JSON: Page from the guest, Shown from the client
 //
 // On start and attach channels the guest first sends the request
 // info@berth.dev (SessionInfo), then data (stdout) and extended data 1
@@ -48,6 +49,7 @@ const (
 	ChanEvents = "events@berth.dev"
 	ChanCall   = "call@berth.dev"
 	ChanSFTP   = "sftp@berth.dev"
+	ChanBrowse = "browse@berth.dev"
 
 	ReqInfo   = "info@berth.dev"
 	ReqResult = "result@berth.dev"
@@ -71,6 +73,8 @@ const (
 	MaxError = 4 << 10
 	// MaxInfo bounds the JSON of a SessionInfo, in bytes.
 	MaxInfo = 64 << 10
+	// MaxPage bounds a line with a Page, in bytes.
+	MaxPage = 20 << 10
 	// MaxRing bounds a session's scrollback, in bytes.
 	MaxRing = 16 << 20
 )
