@@ -61,6 +61,9 @@ type Provider struct {
 // Secret is the name of its login in the store.
 func (p *Provider) Secret() string { return secret.LoginPrefix + p.Name }
 
+// Hosts are where its access token goes.
+func (p *Provider) Hosts() []string { return strings.Fields(p.hosts) }
+
 // Find returns the provider of that name.
 func Find(name string) (*Provider, bool) {
 	i := slices.IndexFunc(table, func(p *Provider) bool { return p.Name == name })
