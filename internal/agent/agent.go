@@ -61,6 +61,8 @@ type Facts struct {
 	Workspace string
 	// Env is the environment that the agent will have.
 	Env map[string]string
+	// Login: it is signed in by a login, which is to be used where Env has no key.
+	Login bool
 }
 
 // File is one file in the home of the guest's user.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -29,14 +30,15 @@ func claudeSettings(_ Facts, old []byte) []byte {
 	return addMissing(old, object{"skipDangerousModePermissionPrompt": true})
 }
 
-// codexConfig is ~/.codex/config.toml. It is written once: to change TOML that
-// somebody edited, and keep their comments, is more than it is worth, since
-// the bypass flag alone keeps Codex from asking whether it may trust a folder.
+// codexConfig is ~/.codex/config.toml. But for codexChoice it is written once: to
+// change TOML that somebody edited, and keep their comments, is more than it is
+// worth, since the bypass flag alone keeps Codex from asking whether it may trust
+// a folder.
 func codexConfig(f Facts, old []byte) []byte {
-	if old != nil {
-		return old
-	}
 	first, last := codexProvider(f)
+	if old != nil {
+		return codexChoice(old, first, last)
+	}
 	return fmt.Appendf(nil, `# Its folder is read-only; a new version comes with a new layer.
 check_for_update_on_startup = false
 %s
@@ -49,6 +51,26 @@ trust_level = "trusted"
 %s`, first, tomlString(f.Workspace), last)
 }
 
+// codexChoice has what Codex is paid by follow what it is signed in with today.
+// Nothing is changed but Berth's own two pieces of the file: the line that makes
+// the choice, and, at its end, what that line names.
+func codexChoice(old []byte, first, last string) []byte {
+	text := string(old)
+	switch {
+	case first == "":
+		return []byte(strings.Replace(text, codexKeyLine, "", 1))
+	case codexChosen.MatchString(text):
+		return old
+	case strings.Contains(text, "[model_providers.openai-key]"):
+		return []byte(first + text)
+	}
+	return []byte(first + strings.TrimRight(text, "\n") + "\n" + last)
+}
+
+const codexKeyLine = "model_provider = \"openai-key\"\n"
+
+var codexChosen = regexp.MustCompile(`(?m)^\s*model_provider\s*=`)
+
 // codexProvider makes a key in the environment count: OpenAI as Codex has it
 // built in sends only what a login left in auth.json, and asks for one.
 func codexProvider(f Facts) (first, last string) {
@@ -56,7 +78,7 @@ func codexProvider(f Facts) (first, last string) {
 		if f.Env[name] == "" {
 			continue
 		}
-		return "model_provider = \"openai-key\"\n", fmt.Sprintf(`
+		return codexKeyLine, fmt.Sprintf(`
 [model_providers.openai-key]
 name = "OpenAI"
 base_url = %s
@@ -70,16 +92,48 @@ wire_api = "responses"
 func geminiSettings(f Facts, old []byte) []byte {
 	security := object{"folderTrust": object{"enabled": false}}
 	// Without a choice it asks how to sign in, even when a key is there.
+	choice := ""
 	switch {
 	case f.Env["GEMINI_API_KEY"] != "":
-		security["auth"] = object{"selectedType": "gemini-api-key"}
+		choice = geminiKey
 	case f.Env["GOOGLE_GENAI_USE_VERTEXAI"] == "true":
-		security["auth"] = object{"selectedType": "vertex-ai"}
+		choice = "vertex-ai"
+	case f.Login:
+		choice = geminiLogin
+	}
+	if choice != "" {
+		security["auth"] = object{"selectedType": choice}
+	}
+	// Between a key and a login it follows what there is today.
+	if was := geminiChoice(old); choice != was && (was == geminiKey || was == geminiLogin) && (choice == geminiKey || choice == geminiLogin) {
+		b, _ := json.Marshal(object{"security": object{"auth": object{"selectedType": choice}}})
+		old = Override(old, b)
 	}
 	return addMissing(old, object{
 		"security": security,
 		"general":  object{"enableAutoUpdate": false, "enableAutoUpdateNotification": false},
 	})
+}
+
+// What Gemini CLI calls its ways to sign in.
+const (
+	geminiKey   = "gemini-api-key"
+	geminiLogin = "oauth-personal"
+)
+
+// geminiChoice is the way that a file of settings has.
+func geminiChoice(old []byte) string {
+	var s struct {
+		Security struct {
+			Auth struct {
+				Type string `json:"selectedType"`
+			} `json:"auth"`
+		} `json:"security"`
+	}
+	if len(old) > maxOld || json.Unmarshal(old, &s) != nil {
+		return ""
+	}
+	return s.Security.Auth.Type
 }
 
 func copilotConfig(f Facts, old []byte) []byte {
@@ -131,6 +185,40 @@ func AddJSON(old, add []byte) []byte {
 		return old
 	}
 	return addMissing(old, members)
+}
+
+// Override returns the JSON file old with the members of add, whatever they were:
+// objects are merged at every depth. What is not JSON is replaced by add.
+func Override(old, add []byte) []byte {
+	var members object
+	if json.Unmarshal(add, &members) != nil || len(old) > maxOld {
+		return old
+	}
+	merged, ok := override(old, members)
+	if !ok {
+		return add
+	}
+	return render(merged)
+}
+
+func override(raw json.RawMessage, add object) (object, bool) {
+	var have map[string]json.RawMessage
+	if len(raw) > 0 && json.Unmarshal(raw, &have) != nil {
+		return nil, false
+	}
+	out := object{}
+	for name, v := range have {
+		out[name] = v
+	}
+	for name, v := range add {
+		out[name] = v
+		if inner, ok := v.(object); ok {
+			if merged, ok := override(have[name], inner); ok {
+				out[name] = merged
+			}
+		}
+	}
+	return out, true
 }
 
 // mergeInto merges one object, keeping what it does not touch byte for byte,

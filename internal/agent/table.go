@@ -59,6 +59,9 @@ var table = []Agent{
 			"GEMINI_CLI_TRUST_WORKSPACE": "true",
 			// A project may ask for Gemini's own container around its commands.
 			"GEMINI_SANDBOX": "false",
+			// It opens a browser only where it sees a desktop. Of the three that it
+			// knows, nothing else looks at this one.
+			"MIR_SOCKET": "/run/berth-opens-on-the-host",
 		},
 		Credentials: []Credential{
 			{"GEMINI_API_KEY", geminiAPI},

@@ -59,6 +59,7 @@ func (a *app) runAttach(ctx context.Context, o *attachOptions, name string) erro
 	switch {
 	case found:
 		tty := s.TTY && a.interactive()
+		defer a.browse(ctx, m, b, g)()
 		res, err := a.join(ctx, streams{tty: tty, stdin: s.TTY}, attacher(g, s.ID, tty))
 		return a.finish(b.Name(), res, err, o.Quiet)
 	case o.Session != "":
@@ -72,8 +73,10 @@ func (a *app) runAttach(ctx context.Context, o *attachOptions, name string) erro
 	if !o.Quiet {
 		a.note("%s does not run in %s; starting it", ag.Title, b.Name())
 	}
-	bind := func() (control.Credentials, error) { return a.bind(ctx, m, b, wish{}.offer(ag), o.Quiet) }
-	_, err = a.launch(ctx, g, launch{b: b, agent: ag, bind: bind, quiet: o.Quiet})
+	l := launch{b: b, agent: ag, quiet: o.Quiet}
+	l.bind = func() (control.Credentials, error) { return a.bind(ctx, m, b, wish{}.offer(ag), o.Quiet) }
+	l.browse = func() (stop func()) { return a.browse(ctx, m, b, g) }
+	_, err = a.launch(ctx, g, l)
 	return err
 }
 

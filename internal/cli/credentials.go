@@ -13,6 +13,7 @@ import (
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/secret"
 	"berth.dev/internal/service"
+	"berth.dev/internal/signin"
 )
 
 // offer is what of this shell's secrets a sandbox is to have the use of.
@@ -63,10 +64,40 @@ func (a *app) bind(ctx context.Context, m *manager.Manager, b *bundle.Bundle, o 
 	if err != nil {
 		return got, err
 	}
+	unused := withhold(&got, spec, o, a.bases(spec, o))
 	if !quiet {
-		a.sayBound(got)
+		a.sayBound(got, unused)
 	}
 	return got, nil
+}
+
+// withhold takes keys that are paid for by use out of what an agent sees, where
+// it is signed in with a subscription and would use the key instead, because one
+// happened to be there. Who names the key wants it.
+func withhold(got *control.Credentials, spec sandbox.Spec, o offer, bases map[string]string) (unused []string) {
+	for _, b := range got.Bound {
+		name, _ := secret.SplitLogin(b.Secret)
+		if !b.Login {
+			name = b.Service // a subscription's token in a variable has the provider's name
+		}
+		p, ok := signin.Find(name)
+		if !ok {
+			continue
+		}
+		for _, v := range p.Rivals(spec.Agent) {
+			d, _ := service.ByVar(v)
+			if _, there := got.Env[v]; there && !slices.Contains(o.named, v) && bases[d.BaseVar] == "" {
+				delete(got.Env, v)
+				unused = append(unused, v)
+			}
+		}
+	}
+	return unused
+}
+
+// hasLogin reports whether a login is among what is bound.
+func hasLogin(c control.Credentials) bool {
+	return slices.ContainsFunc(c.Bound, func(b control.Bound) bool { return b.Login })
 }
 
 // bases are the variables by which services are somewhere else.
@@ -90,16 +121,25 @@ func (a *app) bases(spec sandbox.Spec, o offer) map[string]string {
 }
 
 // sayBound says in one line which secrets the sandbox can use.
-func (a *app) sayBound(got control.Credentials) {
-	var shell, kept []string
+func (a *app) sayBound(got control.Credentials, unused []string) {
+	var logins, shell, kept []string
 	for _, b := range got.Bound {
-		if b.Shell {
+		switch {
+		case slices.Contains(unused, b.Secret):
+		case b.Login && b.Account != "":
+			logins = append(logins, b.Title+" ("+plain(b.Account)+")")
+		case b.Login:
+			logins = append(logins, b.Title)
+		case b.Shell:
 			shell = append(shell, b.Secret)
-		} else {
+		default:
 			kept = append(kept, b.Secret)
 		}
 	}
 	var parts []string
+	if len(logins) > 0 {
+		parts = append(parts, "your login to "+strings.Join(logins, ", "))
+	}
 	if len(shell) > 0 {
 		parts = append(parts, strings.Join(shell, ", ")+" of this shell")
 	}
@@ -108,6 +148,9 @@ func (a *app) sayBound(got control.Credentials) {
 	}
 	if len(parts) > 0 {
 		a.note("it can use %s, and sees placeholders", strings.Join(parts, " and "))
+	}
+	if len(unused) > 0 {
+		a.note("%s is not used, because the login is; to use it: -e %s", strings.Join(unused, ", "), unused[0])
 	}
 	for _, w := range got.Warnings {
 		a.note("%s", w)

@@ -112,6 +112,7 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		}
 		return err
 	}
+	defer a.browse(ctx, m, b, g)()
 	fwd, err := a.forwardAgent(ctx, m, b, g, o.SSHAgent, !o.Interactive, o.Quiet)
 	if err != nil {
 		return err

@@ -32,6 +32,7 @@ type launch struct {
 	args   []string
 	said   map[string]string                   // variables for this session
 	bind   func() (control.Credentials, error) // binds what the shell has
+	browse func() (stop func())                // opens the pages of sign-ins
 	detach bool                                // -d
 	quiet  bool
 	// sshAgent is --ssh-agent, and forward what it asks for.
@@ -64,6 +65,7 @@ func (a *app) launch(ctx context.Context, g *client.Client, l launch) (sessionEn
 			if !l.quiet {
 				a.note("%s is still running here; going back to it", l.agent.Title)
 			}
+			defer l.browse()()
 			res, err := a.join(ctx, streams{tty: true, stdin: true}, attacher(g, s.ID, true))
 			return endOf(res, err), a.finish(l.b.Name(), res, err, l.quiet)
 		}
@@ -84,7 +86,8 @@ func (a *app) launch(ctx context.Context, g *client.Client, l launch) (sessionEn
 	if err := fwd.prepare(ctx, g, env, l.quiet); err != nil {
 		return sessionEnded, err
 	}
-	if err := settle(ctx, g, l.agent, agent.Facts{Workspace: spec.Workspace, Env: merged(spec.Env, env)}, creds.Files); err != nil {
+	facts := agent.Facts{Workspace: spec.Workspace, Env: merged(spec.Env, env), Login: hasLogin(creds)}
+	if err := settle(ctx, g, l.agent, facts, creds.Files); err != nil {
 		return sessionEnded, fmt.Errorf("prepare the settings of %s: %w", l.agent.Title, err)
 	}
 	s := guestapi.SessionSpec{
@@ -94,6 +97,7 @@ func (a *app) launch(ctx context.Context, g *client.Client, l launch) (sessionEn
 		_, err := g.StartDetached(ctx, s)
 		return sessionGoesOn, notInTemplate(err, l.agent, spec)
 	}
+	defer l.browse()()
 	res, err := a.join(ctx, streams{tty: tty, stdin: true}, starter(g, s, fwd != nil))
 	ferr := a.finish(l.b.Name(), res, notInTemplate(err, l.agent, spec), l.quiet)
 	if res.Detached {

@@ -56,7 +56,7 @@ func (o *createOptions) register(cmd *cobra.Command) {
 	f.IntSliceVar(&o.HostPorts, "host-port", nil, "open a `PORT` of this machine's loopback, as "+sandbox.HostName+":PORT")
 	f.StringVar(&o.Preset, "preset", "", "network `PRESET`: "+strings.Join(policy.Presets(), ", ")+" (default the user's, else "+policy.DefaultPreset+")")
 	f.BoolVar(&o.Ask, "ask", false, "ask before the first connection to a place that no rule decides")
-	f.StringVar(&o.Creds, "credentials", "", "`WHAT` of your secrets it can use, always without seeing them: "+sandbox.CredentialsSandbox+" (the default: those you keep and this shell's), "+sandbox.CredentialsNone)
+	f.StringVar(&o.Creds, "credentials", "", "`WHAT` of your secrets it can use, always without seeing them: "+sandbox.CredentialsSandbox+" (the default: those you keep and this shell's, and logins made in sandboxes), "+sandbox.CredentialsHost+" (logins that its agent has on this machine instead), "+sandbox.CredentialsNone)
 	f.DurationVar(&o.IdleAfter, "idle-after", defaultIdle, "stop after this long without a session; 0 never")
 	f.BoolVar(&o.Force, "force", false, "do not ask before the home folder or / is shown")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no progress and no notes")
@@ -116,9 +116,9 @@ func (o *createOptions) checkNumbers(spec *sandbox.Spec) (err error) {
 		return sandbox.Errorf(sandbox.ErrInvalid, "there is no preset %q", o.Preset).
 			WithHint("the presets are %s", strings.Join(policy.Presets(), ", "))
 	}
-	if o.Creds != "" && o.Creds != sandbox.CredentialsSandbox && o.Creds != sandbox.CredentialsNone {
+	if ways := []string{sandbox.CredentialsSandbox, sandbox.CredentialsHost, sandbox.CredentialsNone}; o.Creds != "" && !slices.Contains(ways, o.Creds) {
 		return sandbox.Errorf(sandbox.ErrInvalid, "--credentials %q is none of them", o.Creds).
-			WithHint("they are %s and %s", sandbox.CredentialsSandbox, sandbox.CredentialsNone)
+			WithHint("they are %s", strings.Join(ways, ", "))
 	}
 	for _, p := range o.HostPorts {
 		if p < 1 || p > 65535 {

@@ -125,7 +125,15 @@ func (a *app) runAgent(ctx context.Context, m *manager.Manager, b *bundle.Bundle
 	defer g.Close()
 	l := launch{
 		b: b, agent: ag, args: o.Args, said: w.session, detach: o.Detach, quiet: o.Quiet,
-		bind:     func() (control.Credentials, error) { return a.bind(ctx, m, b, w.offer(ag), o.Quiet) },
+		bind: func() (control.Credentials, error) {
+			if c := b.Spec().Credentials; c == "" || c == sandbox.CredentialsSandbox {
+				if err := a.offerLogins(ctx, ag.Name, b.Name(), o.Quiet); err != nil {
+					return control.Credentials{}, err
+				}
+			}
+			return a.bind(ctx, m, b, w.offer(ag), o.Quiet)
+		},
+		browse:   func() (stop func()) { return a.browse(ctx, m, b, g) },
 		sshAgent: o.SSHAgent.on,
 		forward:  func() (*forwarding, error) { return a.forwardAgent(ctx, m, b, g, o.SSHAgent, false, o.Quiet) },
 	}

@@ -33,7 +33,7 @@ files. Changes act at once, in running sandboxes too.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: groupOnly,
 	}
-	cmd.AddCommand(newSecretSetCommand(a), newSecretLsCommand(a), newSecretRmCommand(a), newSecretImportCommand(a))
+	cmd.AddCommand(newSecretSetCommand(a), newSecretLsCommand(a), newSecretRmCommand(a), newSecretImportCommand(a), newSecretShareCommand(a))
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"berth.dev/internal/secret"
 	"berth.dev/internal/service"
+	"berth.dev/internal/signin"
 )
 
 func newSecretLsCommand(a *app) *cobra.Command {
@@ -109,7 +110,15 @@ func listSecrets(ctx context.Context, s *secret.Store, sandboxName string, servi
 		return nil, err
 	}
 	for _, in := range logins {
-		all = append(all, listedSecret{Name: in.Name, Kind: "login", Kept: in.Backend, Set: in.Set})
+		provider, of := secret.SplitLogin(in.Name)
+		if sandboxName != "" && of != "" && of != sandboxName {
+			continue
+		}
+		l := listedSecret{Name: secret.LoginPrefix + provider, Kind: "login", Sandbox: of, Kept: in.Backend, Set: in.Set}
+		if p, ok := signin.Find(provider); ok {
+			l.Hosts = p.Hosts()
+		}
+		all = append(all, l)
 	}
 	return all, nil
 }

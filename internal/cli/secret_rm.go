@@ -42,6 +42,8 @@ func (a *app) runSecretRm(ctx context.Context, sandboxName string, names []strin
 		switch {
 		case strings.HasPrefix(name, secret.LoginPrefix) && sandboxName == "":
 			err = s.Delete(ctx, name)
+		case strings.HasPrefix(name, secret.LoginPrefix):
+			err = s.Delete(ctx, secret.LoginOf(strings.TrimPrefix(name, secret.LoginPrefix), sandboxName))
 		default:
 			if err = secret.CheckName(name); err == nil {
 				err = s.Remove(ctx, name, sandboxName)

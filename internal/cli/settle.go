@@ -41,7 +41,12 @@ func settle(ctx context.Context, g *client.Client, ag agent.Agent, facts agent.F
 	}
 	for _, f := range more {
 		as := agent.File{Path: f.Path, Mode: 0o600, Content: func(_ agent.Facts, old []byte) []byte {
-			if service.Joins(f.Path) {
+			switch {
+			case f.Merge && old != nil && f.Mark != "" && bytes.Contains(old, []byte(f.Mark)):
+				return old
+			case f.Merge:
+				return agent.Override(old, f.Content)
+			case service.Joins(f.Path):
 				return agent.AddJSON(old, f.Content)
 			}
 			return f.Content

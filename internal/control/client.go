@@ -59,6 +59,11 @@ func (c *Client) AgentAsk(ctx context.Context, use AgentUse) (string, error) {
 	return got.Answer, err
 }
 
+// Vouch says that a code, by its SHA-256, came from the user's own browser.
+func (c *Client) Vouch(ctx context.Context, sum [32]byte) error {
+	return c.call(ctx, Request{Op: OpVouch, Code: sum[:]}, nil)
+}
+
 // Pending asks which questions stand.
 func (c *Client) Pending(ctx context.Context) ([]Question, error) {
 	var q []Question

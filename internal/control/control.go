@@ -52,6 +52,8 @@ const (
 	// OpAgentAsk puts a question about one; answered with an AgentAnswer once the
 	// user has, and withdrawn when the client leaves.
 	OpAgentAsk Op = "agent-ask"
+	// OpVouch says that a sign-in's code came by way of the user's own browser.
+	OpVouch Op = "vouch"
 )
 
 // Request opens a connection.
@@ -70,6 +72,8 @@ type Request struct {
 	// a service (service.Definition.BaseVar).
 	Secrets map[string]secret.Wire `json:"secrets,omitempty"`
 	Bases   map[string]string      `json:"bases,omitempty"`
+	// OpVouch: the SHA-256 of the code.
+	Code []byte `json:"code,omitempty"`
 	// OpAgentUse, OpAgentAsk.
 	Agent *AgentUse `json:"agent,omitempty"`
 }
@@ -109,6 +113,10 @@ type Credentials struct {
 type GuestFile struct {
 	Path    string `json:"path"` // relative to the home
 	Content []byte `json:"content"`
+	// Merge: Content is a JSON object, whose members the file's has to have. Nothing
+	// is to be done when Mark is in the file.
+	Merge bool   `json:"merge,omitempty"`
+	Mark  string `json:"mark,omitempty"`
 }
 
 // Bound is a secret that the sandbox can use.
@@ -117,6 +125,11 @@ type Bound struct {
 	Service string   `json:"service"`
 	Hosts   []string `json:"hosts"`
 	Shell   bool     `json:"shell,omitempty"` // from a shell, and in memory only
+	// Login: it is a login's, to what is called Title, and Account's where that is
+	// known.
+	Login   bool   `json:"login,omitempty"`
+	Title   string `json:"title,omitempty"`
+	Account string `json:"account,omitempty"`
 }
 
 // Reply answers a request.

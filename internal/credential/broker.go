@@ -48,6 +48,16 @@ type Binding struct {
 	Service service.Definition
 	// Source gives the secret. It is asked at each use.
 	Source secret.Source
+	// Parts are what else belongs to the secret and stays on the host, such as the
+	// token that renews it. The guest gets a placeholder for each, which is put
+	// into nothing, and is known for what it is wherever it goes.
+	Parts []Part
+}
+
+// Part is a part of a secret.
+type Part struct {
+	Name  string // unique among those of the secret
+	Shape service.Shape
 }
 
 // Use is one use of a secret, or a try that was refused.
@@ -125,6 +135,7 @@ type bound struct {
 	main placeholder
 	// Of keys that requests are signed with: main stands for the key.
 	id, session placeholder
+	parts       map[string]placeholder
 }
 
 // state is all bindings at one time. It is immutable.
@@ -175,12 +186,16 @@ func (b *Broker) newBound(one Binding) *bound {
 		bd.id = newPlaceholder(b.key, one.Secret, "id", idShape)
 		bd.session = newPlaceholder(b.key, one.Secret, "session", service.Shape{})
 	}
+	bd.parts = map[string]placeholder{}
+	for _, p := range one.Parts {
+		bd.parts[p.Name] = newPlaceholder(b.key, one.Secret, "part "+p.Name, p.Shape)
+	}
 	return bd
 }
 
 func (st *state) add(bd *bound) {
 	st.list = append(st.list, bd)
-	for _, p := range []placeholder{bd.main, bd.id, bd.session} {
+	for _, p := range slices.AppendSeq([]placeholder{bd.main, bd.id, bd.session}, maps.Values(bd.parts)) {
 		if p.core != "" {
 			st.cores[p.core] = bd
 		}
@@ -232,6 +247,16 @@ func (b *Broker) Placeholder(name string) string {
 	for _, bd := range b.state.Load().list {
 		if bd.Secret == name {
 			return bd.main.text
+		}
+	}
+	return ""
+}
+
+// Part returns what stands for a part of a secret, "" for one that is not bound.
+func (b *Broker) Part(name, part string) string {
+	for _, bd := range b.state.Load().list {
+		if bd.Secret == name {
+			return bd.parts[part].text
 		}
 	}
 	return ""
@@ -303,6 +328,18 @@ func (b *Broker) reveal(ctx context.Context, bd *bound) (values, error) {
 	}
 	b.remember(bd.Secret, all)
 	return v, nil
+}
+
+// Remember has the value of a part of a secret, "" for the secret itself, taken
+// out of answers.
+func (b *Broker) Remember(name, part string, v secret.Value) {
+	ph := b.Placeholder(name)
+	if part != "" {
+		ph = b.Part(name, part)
+	}
+	if text := v.Reveal(); text != "" && ph != "" {
+		b.remember(name, []revealed{{text, ph}})
+	}
 }
 
 // remember adds secrets to those that are taken out of answers.

@@ -79,7 +79,7 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := secret.Fixed(secret.NewValue("the real one"))
-	if err := b.Bind(Binding{"mine", own, src}, Binding{"GH_TOKEN", github, src}, Binding{"GOOGLE_API_KEY", gemini, src}, Binding{"work", gemini, src}, Binding{"KEY", other, src}); err != nil {
+	if err := b.Bind(Binding{Secret: "mine", Service: own, Source: src}, Binding{Secret: "GH_TOKEN", Service: github, Source: src}, Binding{Secret: "GOOGLE_API_KEY", Service: gemini, Source: src}, Binding{Secret: "work", Service: gemini, Source: src}, Binding{Secret: "KEY", Service: other, Source: src}); err != nil {
 		t.Fatal(err)
 	}
 	mine := b.Placeholder("mine")

@@ -170,6 +170,12 @@ func (st *state) binds(b *bound, host string) bool {
 // source says is for the user's log, not for the guest.
 func (q *request) failed(b *bound, err error) error {
 	q.record(b.Secret, true, "it could not be had: "+err.Error())
+	// A login that has ended is said as its service says it, for the guest to sign
+	// in again.
+	var answer *intercept.Answer
+	if errors.As(err, &answer) {
+		return answer
+	}
 	return &intercept.Failed{Reason: "the secret " + b.Secret + " could not be had on the host; berth log --secrets says why"}
 }
 

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -133,6 +134,10 @@ func New(cfg Config) (*Egress, error) {
 // Close ends what is intercepted. The connections that pass through are the
 // network stack's to close.
 func (e *Egress) Close() error { return e.proxy.Close() }
+
+// Client makes requests of the host's own by the guest's way out, whatever the
+// guest may do: with the same resolver, overrides, proxy and closed addresses.
+func (e *Egress) Client() *http.Client { return e.proxy.Client() }
 
 // Recheck cuts connections that have to be looked at from now on.
 func (e *Egress) Recheck() { e.SetPolicy(e.policy.Load()) }

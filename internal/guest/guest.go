@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth.dev/internal/guest/account"
+	"berth.dev/internal/guest/browse"
 	"berth.dev/internal/guest/docker"
 	"berth.dev/internal/guest/reap"
 	"berth.dev/internal/guest/runc"
@@ -31,6 +32,7 @@ import (
 const usage = `usage: berth-guest                        be PID 1; the configuration is read from standard input
        berth-guest sftp DIR               serve SFTP on standard input and output
        berth-guest exec-listen CMD ARG... become CMD with an activated socket
+       berth-guest open URL               have a web page opened on the host
        runc ARG...                        become runc; see package runc
 `
 
@@ -49,6 +51,10 @@ func Main(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		err = run(stdin, stdout, newLogger(stderr))
 	case args[0] == "sftp" && len(args) == 2:
 		err = serveSFTP(args[1])
+	case args[0] == "open" && len(args) == 2:
+		if err = browse.Open(args[1]); err != nil {
+			err = fmt.Errorf("open %s: %w", args[1], err)
+		}
 	case args[0] == "exec-listen" && len(args) >= 2:
 		err = execListen(args[1:])
 	default:
@@ -69,6 +75,7 @@ type guest struct {
 	reaper   *reap.Reaper
 	accounts *account.Base
 	sessions *session.Store
+	desk     browse.Desk // web pages for the host's user
 	self     string
 }
 
@@ -103,6 +110,12 @@ func run(stdin io.Reader, stdout io.Writer, log *logger) error {
 		return err
 	}
 	go func() { log.errorf(server.Serve(listener)) }()
+	if desk, err := net.Listen("unix", browse.Socket); err != nil {
+		log.errorf(fmt.Errorf("listen for web pages to open: %w", err))
+	} else {
+		defer desk.Close()
+		go g.desk.Serve(desk)
+	}
 
 	// What could not be set up is in the log; the rest still serves, and the
 	// user can look at what is wrong from inside.
@@ -167,7 +180,7 @@ func (g *guest) server(ready <-chan struct{}) (*sshd.Server, error) {
 	g.log.errorf(os.RemoveAll(agents))
 	return sshd.New(sshd.Config{
 		HostKey: host, Authorized: authorized, Peer: peer, Sessions: g.sessions, Ready: ready,
-		SFTP: []string{g.self, "sftp"}, Agents: agents, Proc: "/proc", Logf: g.log.printf,
+		SFTP: []string{g.self, "sftp"}, Agents: agents, Browse: &g.desk, Proc: "/proc", Logf: g.log.printf,
 	}), nil
 }
 

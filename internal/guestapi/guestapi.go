@@ -19,6 +19,7 @@
 //	events@berth.dev  EventsRequest  stream of frames, see [ReadFrame]
 //	call@berth.dev    Call           the answer as JSON, then the end of the channel
 //	sftp@berth.dev    SFTPRequest    SFTP as a given user
+//	browse@berth.dev  BrowseRequest  lines of JSON: Page from the guest, Shown from the client
 //
 // On start and attach channels the guest first sends the request
 // info@berth.dev (SessionInfo), then data (stdout) and extended data 1
@@ -53,6 +54,7 @@ const (
 	ChanEvents = "events@berth.dev"
 	ChanCall   = "call@berth.dev"
 	ChanSFTP   = "sftp@berth.dev"
+	ChanBrowse = "browse@berth.dev"
 
 	// ChanAgent is OpenSSH's name: a connection to the client's SSH agent.
 	ChanAgent = "auth-agent@openssh.com"
@@ -82,6 +84,8 @@ const (
 	// MaxAgents connections to the client's SSH agent may be open at once on one
 	// connection; each side holds the other to it.
 	MaxAgents = 16
+	// MaxPage bounds a line with a Page, in bytes.
+	MaxPage = 20 << 10
 	// MaxRing bounds a session's scrollback, in bytes.
 	MaxRing = 16 << 20
 )

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 
 	"berth.dev/internal/agent"
@@ -10,6 +11,7 @@ import (
 	"berth.dev/internal/control"
 	"berth.dev/internal/hostdir"
 	"berth.dev/internal/policyfile"
+	"berth.dev/internal/sandbox"
 	"berth.dev/internal/secret"
 	"berth.dev/internal/supervisor"
 )
@@ -48,6 +50,16 @@ func (m *Manager) Bind(ctx context.Context, b *bundle.Bundle, secrets map[string
 	return c.Bind(ctx, secrets, bases)
 }
 
+// Vouch tells a running sandbox that a sign-in's code, by its SHA-256, came from
+// the user's own browser.
+func (m *Manager) Vouch(ctx context.Context, b *bundle.Bundle, sum [32]byte) error {
+	c, err := m.Start(ctx, b)
+	if err != nil {
+		return err
+	}
+	return c.Vouch(ctx, sum)
+}
+
 // networkOf completes what a supervisor is told with what it needs for the
 // guest's network.
 func networkOf(cfg *supervisor.Config, dirs hostdir.Dirs, b *bundle.Bundle) error {
@@ -64,6 +76,9 @@ func networkOf(cfg *supervisor.Config, dirs hostdir.Dirs, b *bundle.Bundle) erro
 		return err
 	}
 	cfg.SecretsDir, cfg.ServicesFile = filepath.Join(data, SecretsDir), filepath.Join(dir, config.ServicesName)
+	if cfg.Home, err = os.UserHomeDir(); err != nil && b.Spec().Credentials == sandbox.CredentialsHost {
+		return sandbox.Errorf(sandbox.ErrPrecondition, "find your home, where the agents' logins are: %w", err)
+	}
 	audits, err := dirs.Audit()
 	if err != nil {
 		return err

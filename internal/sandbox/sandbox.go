@@ -144,6 +144,7 @@ type Spec struct {
 // What a guest can use of the user's secrets.
 const (
 	CredentialsSandbox = "sandbox" // those of the store and of the shell, as placeholders
+	CredentialsHost    = "host"    // as those, but logins are those that the agents have on the host
 	CredentialsNone    = "none"    // none: what it signs in with is its own
 )
 

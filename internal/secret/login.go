@@ -20,6 +20,17 @@ type Login struct {
 	Backend string
 }
 
+// LoginOf is the name of the login that one sandbox has for itself, with a
+// provider whose name has no dot.
+func LoginOf(provider, sandboxName string) string { return LoginPrefix + provider + "." + sandboxName }
+
+// SplitLogin takes the name of a login apart; the sandbox is "" for one that is
+// everybody's.
+func SplitLogin(name string) (provider, sandboxName string) {
+	provider, sandboxName, _ = strings.Cut(strings.TrimPrefix(name, LoginPrefix), ".")
+	return provider, sandboxName
+}
+
 func checkLogin(name string) error {
 	provider, ok := strings.CutPrefix(name, LoginPrefix)
 	if !ok || CheckName(provider) != nil {
@@ -100,14 +111,18 @@ func (s *Store) Update(ctx context.Context, name string, with func(context.Conte
 // Delete forgets the secret of a login; without one it is sandbox.ErrNotFound.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	return s.change(ctx, always, func(c *change) error {
-		l := c.ix.login(name)
-		if l == nil {
+		if c.ix.login(name) == nil {
 			return noLogin(name)
 		}
-		c.ix.discard(&l.Value)
-		c.ix.Logins = slices.DeleteFunc(c.ix.Logins, func(l login) bool { return l.Name == name })
+		c.forget(name)
 		return nil
 	})
+}
+
+// forget takes a login out.
+func (c *change) forget(name string) {
+	c.ix.discard(&c.ix.login(name).Value)
+	c.ix.Logins = slices.DeleteFunc(c.ix.Logins, func(l login) bool { return l.Name == name })
 }
 
 // Logins returns what logins there are, by name.

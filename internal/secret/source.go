@@ -286,6 +286,12 @@ func (s *stored) save(ctx context.Context, r *record, out output) error {
 	return nil
 }
 
+// Lock makes the caller the one, over all processes, that works on what is kept
+// outside the store by this name.
+func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error) {
+	return s.lockRefresh(ctx, "outside "+name, "")
+}
+
 // lockRefresh makes the caller the one, over all processes, that gets a new
 // token for this name.
 func (s *Store) lockRefresh(ctx context.Context, name, sandboxName string) (unlock func(), err error) {

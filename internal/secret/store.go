@@ -158,6 +158,15 @@ func (s *Store) Remove(ctx context.Context, name, sandboxName string) error {
 // RemoveSandbox forgets all secrets of a sandbox, so that another one of its
 // name does not get them. There may be none.
 func (s *Store) RemoveSandbox(ctx context.Context, sandboxName string) error {
+	logins := func(ix *index) []string {
+		var names []string
+		for _, l := range ix.Logins {
+			if _, of := SplitLogin(l.Name); sandboxName != "" && of == sandboxName {
+				names = append(names, l.Name)
+			}
+		}
+		return names
+	}
 	has := func(ix *index) []string {
 		var names []string
 		for _, r := range ix.Secrets {
@@ -167,12 +176,15 @@ func (s *Store) RemoveSandbox(ctx context.Context, sandboxName string) error {
 		}
 		return names
 	}
-	if ix, err := s.current(); err != nil || len(has(ix)) == 0 {
+	if ix, err := s.current(); err != nil || len(has(ix))+len(logins(ix)) == 0 {
 		return err
 	}
 	return s.change(ctx, always, func(c *change) error {
 		for _, name := range has(c.ix) {
 			c.replace(name, sandboxName, nil)
+		}
+		for _, name := range logins(c.ix) {
+			c.forget(name)
 		}
 		return nil
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"sync"
@@ -18,20 +19,24 @@ import (
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/secret"
 	"berth.dev/internal/service"
+	"berth.dev/internal/signin"
 )
 
 // credentials joins the user's secrets with the broker that stands between them
 // and the guest: which are bound, to what, and where their values come from.
 type credentials struct {
 	broker   *credential.Broker // nil: the sandbox uses none
+	keeper   *signin.Keeper     // nil as that
 	sandbox  string             // its name
 	dir      string             // of the store
 	services string             // the user's file
 	keyring  bool               // the desktop's may be used
 	recheck  func()             // has connections looked at that now need it
 
+	opening sync.Mutex
+	store   *secret.Store // nil as long as there is none; guarded by opening
+
 	mu      sync.Mutex
-	store   *secret.Store // nil as long as there is none
 	shell   map[string]secret.Value
 	bases   map[string]string
 	bound   []control.Bound
@@ -57,6 +62,10 @@ func (s *Supervisor) startCredentials(spec sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
+	c.keeper = signin.New(signin.Config{
+		Sandbox: spec.Name, Agent: spec.Agent, FromHost: spec.Credentials == sandbox.CredentialsHost, Home: s.cfg.Home,
+		Store: c.open, Broker: c.broker, Bind: c.reload, Client: func() *http.Client { return s.net.egress.Client() }, Record: s.recordUse,
+	})
 	c.recheck = func() {}
 	if err := c.reload(); err != nil {
 		// The sandbox works without them, and its status says what is missing.
@@ -98,9 +107,45 @@ func (c *credentials) bind(secrets map[string]secret.Wire, bases map[string]stri
 	}
 	out := control.Credentials{Env: c.broker.Environment(), Bound: slices.Clone(c.bound), Warnings: c.all()}
 	for _, f := range c.broker.Files() {
-		out.Files = append(out.Files, control.GuestFile(f))
+		out.Files = append(out.Files, control.GuestFile{Path: f.Path, Content: f.Content})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	for _, f := range c.keeper.Files(ctx) {
+		out.Files = append(out.Files, control.GuestFile{Path: f.Path, Content: f.Content, Merge: true, Mark: f.Mark})
 	}
 	return out, nil
+}
+
+// vouch takes the user's word that a code came from their browser.
+func (c *credentials) vouch(sum []byte) error {
+	if c.keeper == nil || len(sum) != 32 {
+		return sandbox.Errorf(sandbox.ErrInvalid, "that is no code of a sign-in that this sandbox keeps")
+	}
+	c.keeper.Vouch([32]byte(sum))
+	return nil
+}
+
+// storeTime bounds what waits for the store.
+const storeTime = 10 * time.Second
+
+// open opens the store, with create also when there is none yet; nil for none.
+func (c *credentials) open(create bool) (*secret.Store, error) {
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	if c.store != nil {
+		return c.store, nil
+	}
+	if _, err := os.Stat(c.dir); errors.Is(err, fs.ErrNotExist) && !create {
+		return nil, nil
+	}
+	opts := []secret.Option{secret.WithNote(c.note)}
+	if !c.keyring {
+		opts = append(opts, secret.WithoutKeyring())
+	}
+	var err error
+	c.store, err = secret.Open(c.dir, opts...)
+	return c.store, err
 }
 
 // reload makes what is stored count as it is now.
@@ -133,8 +178,8 @@ func (c *credentials) stamp() string {
 	if info, err := os.Stat(c.services); err == nil {
 		stamp = fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size())
 	}
-	if c.store != nil {
-		stamp += " " + c.store.Stamp()
+	if s, err := c.open(false); s != nil && err == nil {
+		stamp += " " + s.Stamp()
 	}
 	return stamp
 }
@@ -177,13 +222,22 @@ func (c *credentials) apply() error {
 			}
 		}
 		list = append(list, credential.Binding{Secret: name, Service: d, Source: src})
-		b := control.Bound{Secret: name, Service: d.Name, Shell: shell}
-		for _, p := range d.Hosts {
-			b.Hosts = append(b.Hosts, p.String())
-		}
-		bound = append(bound, b)
+		bound = append(bound, control.Bound{Secret: name, Service: d.Name, Hosts: places(d), Shell: shell})
 	}
-	stored, err := c.stored()
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	logins, err := c.keeper.Bindings(ctx)
+	if err != nil {
+		c.warned = append(c.warned, err.Error())
+	}
+	for _, b := range logins {
+		list = append(list, b)
+		bound = append(bound, control.Bound{
+			Secret: b.Secret, Service: b.Service.Name, Hosts: places(b.Service), Login: true, Title: b.Service.Title,
+			Account: c.keeper.Account(ctx, b.Secret),
+		})
+	}
+	store, stored, err := c.stored(ctx)
 	if err != nil {
 		c.warned = append(c.warned, "the secrets that are kept cannot be used: "+err.Error())
 	}
@@ -198,7 +252,7 @@ func (c *credentials) apply() error {
 				c.warned = append(c.warned, err.Error())
 				continue
 			}
-			src, _, err := c.store.Source(e.Name, c.sandbox)
+			src, _, err := store.Source(e.Name, c.sandbox)
 			if err != nil {
 				c.warned = append(c.warned, err.Error())
 				continue
@@ -221,25 +275,23 @@ func (c *credentials) apply() error {
 	return nil
 }
 
-// stored lists what the store has for this sandbox.
-func (c *credentials) stored() ([]secret.Entry, error) {
-	if c.store == nil {
-		if _, err := os.Stat(c.dir); errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		opts := []secret.Option{secret.WithNote(c.note)}
-		if !c.keyring {
-			opts = append(opts, secret.WithoutKeyring())
-		}
-		var err error
-		if c.store, err = secret.Open(c.dir, opts...); err != nil {
-			return nil, err
-		}
+// places are a service's, as text.
+func places(d service.Definition) []string {
+	var list []string
+	for _, p := range d.Hosts {
+		list = append(list, p.String())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	all, err := c.store.List(ctx)
-	return slices.DeleteFunc(all, func(e secret.Entry) bool { return e.Sandbox != "" && e.Sandbox != c.sandbox }), err
+	return list
+}
+
+// stored lists what the store has for this sandbox.
+func (c *credentials) stored(ctx context.Context) (*secret.Store, []secret.Entry, error) {
+	s, err := c.open(false)
+	if s == nil || err != nil {
+		return nil, nil, err
+	}
+	all, err := s.List(ctx)
+	return s, slices.DeleteFunc(all, func(e secret.Entry) bool { return e.Sandbox != "" && e.Sandbox != c.sandbox }), err
 }
 
 // note keeps what the store has to say for the status. It is called from within

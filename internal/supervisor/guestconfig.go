@@ -64,6 +64,7 @@ func guestEnv(img image.Image, spec sandbox.Spec) map[string]string {
 		"PATH": defaultPath, "LANG": "C.UTF-8",
 		// Agents ask this before they let their permission prompts be bypassed.
 		"IS_SANDBOX": "1",
+		"BROWSER":    opener,
 	}
 	for _, kv := range img.Config.Env {
 		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
@@ -82,12 +83,20 @@ func guestEnv(img image.Image, spec sandbox.Spec) map[string]string {
 	return env
 }
 
+// opener is what programs open web pages with: those of sign-ins are opened by
+// the user's browser, on the host.
+const (
+	opener     = "/usr/local/bin/xdg-open"
+	openScript = "#!/bin/sh\n# Web pages of sign-ins are opened on the host.\nexec " + sandbox.GuestDir + "/berth-guest open \"$1\"\n"
+)
+
 // guestFiles are the files of Berth's own that the guest writes: Git's, so that
 // commits are the user's and no workspace is of dubious ownership. An agent's
 // settings are written when it is run, because they depend on its session.
 func (s *Supervisor) guestFiles(ctx context.Context, spec sandbox.Spec) []guestapi.File {
 	files := []guestapi.File{
 		{Path: "/etc/gitconfig", Mode: 0o644, Content: workspace.SystemConfig(), Policy: guestapi.Always},
+		{Path: opener, Mode: 0o755, Content: []byte(openScript), Policy: guestapi.IfAbsent},
 	}
 	if spec.Workspace == "" {
 		return files

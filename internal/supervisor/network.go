@@ -95,8 +95,9 @@ func (s *Supervisor) startNetwork(wire *os.File, link netstack.Link, spec sandbo
 		Recorder: n.audit, Logger: s.log, Proxy: hostProxy(),
 	}
 	if b := s.creds.broker; b != nil {
-		ec.Inspect = b.Inspect
-		ec.Requests, ec.Responses = []intercept.RequestStage{b}, []intercept.ResponseStage{b}
+		k := s.creds.keeper
+		ec.Inspect = func(host string, port uint16) bool { return b.Inspect(host, port) || k.Inspect(host, port) }
+		ec.Requests, ec.Responses = []intercept.RequestStage{k, b}, []intercept.ResponseStage{k, b}
 	}
 	if ec.Overrides, ec.Roots, err = overrides(s.cfg.Settings.Upstreams); err != nil {
 		return err

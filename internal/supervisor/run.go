@@ -203,6 +203,8 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) error {
 		return c.Reply(nil, errors.Join(s.net.reload(), s.creds.reload()))
 	case control.OpBind:
 		return c.Reply(s.creds.bind(c.Request.Secrets, c.Request.Bases))
+	case control.OpVouch:
+		return c.Reply(nil, s.creds.vouch(c.Request.Code))
 	case control.OpPending:
 		return c.Reply(s.questions(), nil)
 	case control.OpAnswer:

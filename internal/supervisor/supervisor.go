@@ -63,7 +63,9 @@ type Config struct {
 	// SecretsDir is the folder of the user's secrets, and ServicesFile what the
 	// user says about services that Berth does not know. Neither has to exist.
 	SecretsDir, ServicesFile string
-	Logger                   *slog.Logger
+	// Home is the user's, where agents of this machine keep their logins.
+	Home   string
+	Logger *slog.Logger
 }
 
 // Supervisor runs one sandbox.

@@ -71,6 +71,7 @@ var graph = map[string]string{
 	"internal/egress/clienthello":      "",
 	"internal/egress/intercept":        "",
 	"internal/credential":              "internal/secret internal/service internal/sandbox internal/egress/intercept",
+	"internal/signin":                  "internal/credential internal/egress/intercept internal/secret internal/service internal/sandbox internal/atomicfile",
 	"internal/guestbin":                "internal/atomicfile internal/sandbox",
 
 	// The guest: what runs inside knows only the words it shares with the host.
@@ -80,6 +81,7 @@ var graph = map[string]string{
 	"internal/guest":             "internal/guestapi internal/guest/...",
 	"internal/guest/guesttest":   "internal/guestapi/... internal/guestapi internal/guest internal/sandbox",
 	"internal/guest/account":     "internal/guestapi",
+	"internal/guest/browse":      "internal/guestapi",
 	"internal/guest/docker":      "internal/guestapi internal/guest/...",
 	"internal/guest/netports":    "internal/guestapi",
 	"internal/guest/reap":        "",

@@ -16,12 +16,14 @@ import (
 var touches = map[string]string{
 	"internal/secret":     "keeps them",
 	"internal/credential": "puts them into requests and takes them out of answers",
+	"internal/signin":     "takes tokens out of the answers to sign-ins, and renews them",
 }
 
 // knows are the packages that may have secret.Values in their hands at all.
 var knows = map[string]string{
 	"internal/secret":     "makes them",
 	"internal/credential": "opens them",
+	"internal/signin":     "makes them of tokens",
 	"internal/control":    "carries those of a shell to the supervisor",
 	"internal/supervisor": "hands the values of this shell and the sources of the store on to credential",
 	"internal/manager":    "hands them on to the supervisor",

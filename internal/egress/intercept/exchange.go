@@ -126,7 +126,10 @@ func (x *exchange) forward(ctx context.Context) error {
 func (x *exchange) stopped(err error) error {
 	var failed *Failed
 	var denied *Denied
+	var answer *Answer
 	switch {
+	case errors.As(err, &answer):
+		return x.answer(answer)
 	case errors.As(err, &failed):
 		return x.fail(http.StatusBadGateway, clean(failed.Reason))
 	case errors.As(err, &denied):

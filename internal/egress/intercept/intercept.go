@@ -79,7 +79,7 @@ type Exchange struct {
 
 // RequestStage changes or refuses a request that was allowed, before it goes to
 // the server. An error refuses it, with 403 and the error's text, or as Failed
-// and Denied say. The place that it goes to cannot be changed. A Body that a
+// and Denied say, or is an Answer. The place that it goes to cannot be changed. A Body that a
 // stage puts in refuses the rest of the request by a *Denied. Called from many
 // goroutines.
 type RequestStage interface {
@@ -101,6 +101,17 @@ type Failed struct{ Reason string }
 
 // Error implements error.
 func (f *Failed) Error() string { return f.Reason }
+
+// Answer is an error of a RequestStage that is the answer: the request does not
+// go to the server.
+type Answer struct {
+	Status int
+	Kind   string // the media type of Body
+	Body   []byte
+}
+
+// Error implements error.
+func (a *Answer) Error() string { return "answered on the host" }
 
 // Denied is an error of Config.Dial, or of a stage, that means a decision, not a
 // failure: the guest is told as of any other refusal.
@@ -337,6 +348,13 @@ func (p *Proxy) Close() error {
 	p.upgrades.CloseIdleConnections()
 	p.Cut(func(Request) bool { return true }) // what was being dialed meanwhile
 	return nil
+}
+
+// Client makes requests of the host's own by the same way: to servers that are
+// verified, through Config.Dial. Nobody judges or records them, and no stage sees
+// them.
+func (p *Proxy) Client() *http.Client {
+	return &http.Client{Transport: p.up, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // hostPort is the authority of a target, always with its port.

@@ -16,7 +16,8 @@ import (
 )
 
 // Marker is the field that an answer of Berth's own has: "blocked" when it was
-// refused, "failed" when the server could not be reached.
+// refused, "failed" when the server could not be reached, "answered" when a stage
+// stands for the server.
 const Marker = "X-Berth"
 
 // page is an answer of Berth's own.
@@ -58,6 +59,25 @@ func (r Ruling) why() string {
 func (x *exchange) fail(status int, why string) error {
 	x.rec.Error = why
 	return x.show(page{status, "failed", "berth: " + x.q.scheme() + "://" + x.q.hostPort() + ": " + why, ""})
+}
+
+// answer gives the guest what a stage has in place of the server's answer.
+func (x *exchange) answer(a *Answer) error {
+	x.mu.Lock()
+	x.answered = true
+	x.mu.Unlock()
+	x.rec.Status = a.Status
+	if w, ok := x.w.(*answer1); ok {
+		w.own()
+	}
+	h := x.w.Header()
+	h.Set(Marker, "answered")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Type", a.Kind)
+	h.Set("Content-Length", strconv.Itoa(len(a.Body)))
+	x.w.WriteHeader(a.Status)
+	_, _ = x.w.Write(a.Body)
+	return nil
 }
 
 func (x *exchange) show(pg page) error {

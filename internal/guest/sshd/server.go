@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"berth.dev/internal/guest/browse"
 	"berth.dev/internal/guest/session"
 	"berth.dev/internal/guestapi"
 )
@@ -48,6 +49,8 @@ type Config struct {
 	// Agents is the folder for the sockets of clients' SSH agents. It is made
 	// when it is needed.
 	Agents string
+	// Browse gets the clients that show web pages; nil: there are none.
+	Browse *browse.Desk
 	// Proc is where the proc file system is.
 	Proc string
 	Logf func(format string, args ...any)
@@ -192,6 +195,7 @@ func (c *conn) serveChannel(ch ssh.NewChannel) {
 		guestapi.ChanEvents:              c.eventsChannel,
 		guestapi.ChanCall:                c.callChannel,
 		guestapi.ChanSFTP:                c.sftpChannel,
+		guestapi.ChanBrowse:              c.browseChannel,
 	}[ch.ChannelType()]
 	if !known {
 		_ = ch.Reject(ssh.UnknownChannelType, "unknown channel type")

@@ -1,0 +1,123 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"berth.dev/internal/manager"
+	"berth.dev/internal/sandbox"
+	"berth.dev/internal/secret"
+	"berth.dev/internal/signin"
+)
+
+func newSecretShareCommand(a *app) *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "share --sandbox NAME LOGIN",
+		Short: "Sign all sandboxes in with the login of one",
+		Long: `Sign all sandboxes in with a login that was made in one of them.
+
+A login that was made with the browser of this machine is for all of them at
+once. One that was made with a code could be anybody's, as far as Berth can
+tell, and so is that sandbox's alone until you say that it is yours.`,
+		Args: wants(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if name == "" {
+				return sandbox.Errorf(sandbox.ErrInvalid, "say which sandbox signed in: --sandbox NAME").WithHint("see them with: berth secret ls")
+			}
+			return a.runSecretShare(cmd.Context(), name, args[0])
+		},
+	}
+	a.sandboxFlag(cmd, &name)
+	return cmd
+}
+
+func (a *app) runSecretShare(ctx context.Context, sandboxName, login string) error {
+	sandboxName, err := a.secretSandbox(sandboxName, true)
+	if err != nil {
+		return err
+	}
+	s, err := a.secrets()
+	if err != nil {
+		return err
+	}
+	provider := strings.TrimPrefix(login, secret.LoginPrefix)
+	if _, ok := signin.Find(provider); !ok {
+		return sandbox.Errorf(sandbox.ErrNotFound, "there is no login %q", plain(login)).WithHint("see them with: berth secret ls")
+	}
+	if err := share(ctx, s, provider, sandboxName); err != nil {
+		return err
+	}
+	return a.secretsChanged(ctx, "", "shared", secret.LoginPrefix+provider)
+}
+
+// share makes a sandbox's own login everybody's.
+func share(ctx context.Context, s *secret.Store, provider, sandboxName string) error {
+	own := secret.LoginOf(provider, sandboxName)
+	v, err := s.Get(ctx, own)
+	if err != nil {
+		return err
+	}
+	if err := s.Put(ctx, secret.LoginPrefix+provider, v); err != nil {
+		return err
+	}
+	return s.Delete(ctx, own)
+}
+
+// offerLogins asks, where somebody can answer, whether a login that another
+// sandbox made with a code is for this one too; elsewhere it says how.
+func (a *app) offerLogins(ctx context.Context, agentName, sandboxName string, quiet bool) error {
+	data, err := a.dirs.Data()
+	if err != nil || quiet {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(data, manager.SecretsDir)); err != nil {
+		return nil // none is made by looking
+	}
+	s, err := a.secrets()
+	if err != nil {
+		return nil // who uses them says so
+	}
+	logins, err := s.Logins(ctx)
+	if err != nil {
+		return nil
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(logins, func(l secret.Login) bool { return l.Name == name })
+	}
+	for _, p := range signin.Of(agentName) {
+		if has(p.Secret()) || has(secret.LoginOf(p.Name, sandboxName)) {
+			continue
+		}
+		for _, l := range logins {
+			provider, of := secret.SplitLogin(l.Name)
+			if provider != p.Name {
+				continue
+			}
+			if !a.interactive() {
+				a.note("sandbox %s is signed in to %s by a code; to use that login everywhere: berth secret share --sandbox %s %s", of, p.Title, of, p.Secret())
+				break
+			}
+			fmt.Fprintf(a.Err, "berth: sandbox %s signed in to %s, by a code. Was that you, and are all sandboxes to use that login? [y/N] ", of, p.Title)
+			answer, err := bufio.NewReader(a.In).ReadString('\n')
+			if word := strings.ToLower(strings.TrimSpace(answer)); err != nil || word != "y" && word != "yes" {
+				break
+			}
+			if err := share(ctx, s, p.Name, of); err != nil {
+				return err
+			}
+			if err := a.secretsChanged(ctx, "", "shared", p.Secret()); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	return nil
+}
