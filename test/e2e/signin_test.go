@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"berth.dev/test/standin"
+)
+
+// signingIn is a user whose agents' providers are the test's own, and whose
+// browser agrees to every sign-in.
+type signingIn struct {
+	u    *user
+	api  *standin.SignIn
+	o    origin
+	env  []string // of the shell: which browser there is
+	page string   // what the browser was last told to open
+}
+
+func newSigningIn(t *testing.T, u *user, api *standin.SignIn) *signingIn {
+	t.Helper()
+	o := serveTLS(t, api, standin.SignInHosts()...)
+	s := &signingIn{u: u.apart(t, o), api: api, o: o}
+	dir := s.u.workspace(t)
+	s.page = filepath.Join(dir, "page")
+	program := filepath.Join(dir, "browser")
+	write(t, s.u, program, "#!/bin/sh\nprintf %s \"$1\" > "+s.page+".new && mv "+s.page+".new "+s.page+"\n")
+	if err := os.Chmod(program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.env = []string{"BROWSER=" + program}
+	return s
+}
+
+// signIn runs a command in a sandbox that signs its agent in, by the browser.
+func (s *signingIn) signIn(t *testing.T, name string, command ...string) {
+	t.Helper()
+	_ = os.Remove(s.page)
+	done := make(chan result, 1)
+	go func() { done <- s.u.run(t, "", s.env, append([]string{"exec", name}, command...)...) }()
+	eventually(t, "the browser is opened", func() bool { _, err := os.Stat(s.page); return err == nil })
+	page, err := os.ReadFile(s.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.o.Browser().Get(string(page))
+	if err != nil {
+		t.Fatalf("the browser: %v", err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != 200 {
+		t.Errorf("the browser ends at %s", res.Status)
+	}
+	select {
+	case r := <-done:
+		if r.code != 0 {
+			t.Fatalf("sign in: %+v", r)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the agent goes on waiting")
+	}
+}
+
+// hidden fails when the guest has one of the tokens in its files or in what its
+// processes were started with.
+func (s *signingIn) hidden(t *testing.T, name string) {
+	t.Helper()
+	r := s.u.run(t, "", nil, "exec", "-u", "root", name, "sh", "-c", "cat /proc/[0-9]*/environ; tar c --ignore-failed-read /etc /home /root /run /tmp /dev/shm 2>/dev/null")
+	if len(r.out) < 1000 {
+		t.Fatalf("%d %s", r.code, r.err)
+	}
+	for _, secret := range s.api.Issued() {
+		if strings.Contains(r.out, secret.Value) {
+			t.Errorf("the guest has the %s", secret.Kind)
+		}
+	}
+}
+
+// taken fails unless a call was made with a token that held, and none with
+// another.
+func (s *signingIn) taken(t *testing.T, call string) {
+	t.Helper()
+	found := false
+	for _, use := range s.api.Uses() {
+		found = found || strings.HasPrefix(use.Line, call) && use.State == standin.Current
+		if use.State == standin.Unknown {
+			t.Errorf("%s came with %s", use.Line, use.Value)
+		}
+	}
+	if !found {
+		t.Errorf("no %s with the token came:\n%v", call, s.api.Uses())
+	}
+}
+
+// TestSignIn: who signs in in one sandbox is signed in in the next, and no token
+// is in either; when a token runs out it is renewed outside.
+func TestSignIn(t *testing.T) {
+	for _, tt := range []struct {
+		agent, call   string
+		login, status []string
+		say           []string
+	}{
+		{"claude", "POST api.anthropic.com/v1/messages", []string{"claude", "auth", "login"}, nil, []string{"-p", "say it"}},
+		{"codex", "POST chatgpt.com/backend-api/codex/responses", []string{"codex", "login"}, nil, []string{"exec", "--skip-git-repo-check", "say it"}},
+	} {
+		least(t, func(t *testing.T, u *user) {
+			t.Run(tt.agent, func(t *testing.T) {
+				api := standin.NewSignIn("Paris, says the model.")
+				s := newSigningIn(t, u, api)
+				ws, first, next := s.u.workspace(t), s.u.fresh(t), s.u.fresh(t)
+				s.u.must(t, ws, "create", "--name", first, tt.agent, ws)
+				s.signIn(t, first, tt.login...)
+				say := func(name string) {
+					t.Helper()
+					// A key that happens to be there does not take the login's place.
+					r := s.u.run(t, ws, []string{"ANTHROPIC_API_KEY=" + realKey, "OPENAI_API_KEY=sk-not-this"}, append([]string{"run", "--name", name, tt.agent, ws, "--"}, tt.say...)...)
+					if r.code != 0 || !strings.Contains(r.out, "Paris, says the model.") {
+						t.Errorf("status %d\n%s\n%s\n%v", r.code, r.out, r.err, s.api.Uses())
+					}
+					if !strings.Contains(r.err, "your login to") || !strings.Contains(r.err, "is not used") {
+						t.Errorf("it does not say what is used: %s", r.err)
+					}
+				}
+				say(first)
+				s.taken(t, tt.call)
+				s.hidden(t, first)
+				say(next)
+				s.hidden(t, next)
+				if _, text := s.u.events(t, next, "--secrets"); !strings.Contains(text, "login/") {
+					t.Errorf("the record says %s", text)
+				}
+				// Removing the sandbox that signed in signs nobody out.
+				s.u.must(t, ws, "rm", "-f", first)
+				say(next)
+				if list := s.u.must(t, ws, "secret", "ls"); !strings.Contains(list, "login/") {
+					t.Errorf("kept are %s", list)
+				}
+				// A token that has run out is renewed here, before it is used.
+				s.api.Expire()
+				_ = s.u.run(t, ws, nil, append([]string{"run", "-q", "--name", next, tt.agent, ws, "--"}, tt.say...)...)
+				if r := s.u.run(t, ws, nil, append([]string{"run", "-q", "--name", next, tt.agent, ws, "--"}, tt.say...)...); r.code != 0 || s.api.Refreshes() != 1 {
+					t.Errorf("after the tokens ended: %+v, %d renewals", r, s.api.Refreshes())
+				}
+				s.hidden(t, next)
+			})
+		})
+	}
+}
