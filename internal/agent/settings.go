@@ -140,6 +140,12 @@ func copilotConfig(f Facts, old []byte) []byte {
 	return addMissing(old, object{"trustedFolders": []any{text(f.Workspace)}, "banner": "never"})
 }
 
+// copilotSettings lets Copilot CLI keep what it signs in with, a placeholder, in a
+// file: there is no keyring in a sandbox, and it would ask.
+func copilotSettings(_ Facts, old []byte) []byte {
+	return addMissing(old, object{"storeTokenPlaintext": true})
+}
+
 func opencodeConfig(_ Facts, old []byte) []byte {
 	return addMissing(old, object{
 		"$schema":    "https://opencode.ai/config.json",

@@ -76,7 +76,10 @@ var table = []Agent{
 		Name: "copilot", Title: "GitHub Copilot CLI",
 		Command: []string{"copilot"}, Bypass: "--yolo",
 		VersionArgs: []string{"--version"},
-		Files:       []File{{Path: ".copilot/config.json", Mode: 0o600, Content: copilotConfig}},
+		Files: []File{
+			{Path: ".copilot/config.json", Mode: 0o600, Content: copilotConfig},
+			{Path: ".copilot/settings.json", Mode: 0o600, Content: copilotSettings},
+		},
 		Env: map[string]string{
 			"COPILOT_AUTO_UPDATE": "false",
 			// "true", and no other word for it, also trusts the working directory.
