@@ -52,14 +52,11 @@ func (a *app) runSecretShare(ctx context.Context, sandboxName, login string) err
 	if _, ok := signin.Find(provider); !ok {
 		return sandbox.Errorf(sandbox.ErrNotFound, "there is no login %q", plain(login)).WithHint("see them with: berth secret ls")
 	}
-	if err := share(ctx, s, provider, sandboxName); err != nil {
-		return err
-	}
-	return a.secretsChanged(ctx, "", "shared", secret.LoginPrefix+provider)
+	return a.shareLogin(ctx, s, provider, sandboxName)
 }
 
-// share makes a sandbox's own login everybody's.
-func share(ctx context.Context, s *secret.Store, provider, sandboxName string) error {
+// shareLogin makes a sandbox's own login everybody's.
+func (a *app) shareLogin(ctx context.Context, s *secret.Store, provider, sandboxName string) error {
 	own := secret.LoginOf(provider, sandboxName)
 	v, err := s.Get(ctx, own)
 	if err != nil {
@@ -68,7 +65,10 @@ func share(ctx context.Context, s *secret.Store, provider, sandboxName string) e
 	if err := s.Put(ctx, secret.LoginPrefix+provider, v); err != nil {
 		return err
 	}
-	return s.Delete(ctx, own)
+	if err := s.Delete(ctx, own); err != nil {
+		return err
+	}
+	return a.secretsChanged(ctx, "", "shared", secret.LoginPrefix+provider)
 }
 
 // offerLogins asks, where somebody can answer, whether a login that another
@@ -96,28 +96,29 @@ func (a *app) offerLogins(ctx context.Context, agentName, sandboxName string, qu
 		if has(p.Secret()) || has(secret.LoginOf(p.Name, sandboxName)) {
 			continue
 		}
-		for _, l := range logins {
-			provider, of := secret.SplitLogin(l.Name)
-			if provider != p.Name {
-				continue
-			}
-			if !a.interactive() {
-				a.note("sandbox %s is signed in to %s by a code; to use that login everywhere: berth secret share --sandbox %s %s", of, p.Title, of, p.Secret())
-				break
-			}
-			fmt.Fprintf(a.Err, "berth: sandbox %s signed in to %s, by a code. Was that you, and are all sandboxes to use that login? [y/N] ", of, p.Title)
-			answer, err := bufio.NewReader(a.In).ReadString('\n')
-			if word := strings.ToLower(strings.TrimSpace(answer)); err != nil || word != "y" && word != "yes" {
-				break
-			}
-			if err := share(ctx, s, p.Name, of); err != nil {
-				return err
-			}
-			if err := a.secretsChanged(ctx, "", "shared", p.Secret()); err != nil {
-				return err
-			}
-			break
+		i := slices.IndexFunc(logins, func(l secret.Login) bool { provider, _ := secret.SplitLogin(l.Name); return provider == p.Name })
+		if i < 0 {
+			continue
+		}
+		_, of := secret.SplitLogin(logins[i].Name)
+		if !a.wantsLogin(p, of) {
+			continue
+		}
+		if err := a.shareLogin(ctx, s, p.Name, of); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// wantsLogin asks whether a login of another sandbox's is for all.
+func (a *app) wantsLogin(p *signin.Provider, of string) bool {
+	if !a.interactive() {
+		a.note("sandbox %s is signed in to %s by a code; to use that login everywhere: berth secret share --sandbox %s %s", of, p.Title, of, p.Secret())
+		return false
+	}
+	fmt.Fprintf(a.Err, "berth: sandbox %s signed in to %s, by a code. Was that you, and are all sandboxes to use that login? [y/N] ", of, p.Title)
+	answer, err := bufio.NewReader(a.In).ReadString('\n')
+	word := strings.ToLower(strings.TrimSpace(answer))
+	return err == nil && (word == "y" || word == "yes")
 }

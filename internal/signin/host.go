@@ -112,8 +112,8 @@ func (k *Keeper) renewHost(ctx context.Context, p *Provider) (*Login, error) {
 // change sets members of an object in a JSON file, at the end of a path.
 func change(old []byte, members object, path ...string) ([]byte, error) {
 	f := fields{}
-	if err := json.Unmarshal(old, &f); err != nil {
-		return nil, errors.New("it is no JSON object")
+	if err := decode(old, &f); err != nil {
+		return nil, err
 	}
 	if len(path) > 0 {
 		in, err := change(f[path[0]], members, path[1:]...)
@@ -133,6 +133,15 @@ func change(old []byte, members object, path ...string) ([]byte, error) {
 	return json.MarshalIndent(f, "", "  ")
 }
 
+// decode reads a JSON object. What is wrong with one is not repeated: it may be a
+// token.
+func decode(b []byte, v any) error {
+	if json.Unmarshal(b, v) != nil {
+		return errors.New("it is no JSON object")
+	}
+	return nil
+}
+
 func readClaude(b []byte) (*Login, error) {
 	var f struct {
 		OAuth struct {
@@ -143,8 +152,8 @@ func readClaude(b []byte) (*Login, error) {
 			Type    string   `json:"subscriptionType"`
 		} `json:"claudeAiOauth"`
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, errors.New("it is no JSON object")
+	if err := decode(b, &f); err != nil {
+		return nil, err
 	}
 	o := f.OAuth
 	scope, _ := json.Marshal(strings.Join(o.Scopes, " "))
@@ -169,8 +178,8 @@ func readCodex(b []byte) (*Login, error) {
 			Refresh string `json:"refresh_token"`
 		} `json:"tokens"`
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, errors.New("it is no JSON object")
+	if err := decode(b, &f); err != nil {
+		return nil, err
 	}
 	l := &Login{
 		Access: secret.NewValue(f.Tokens.Access), Refresh: secret.NewValue(f.Tokens.Refresh), ID: secret.NewValue(f.Tokens.ID),
@@ -208,8 +217,8 @@ func expiryOf(token string) time.Time {
 
 func readGemini(b []byte) (*Login, error) {
 	f := fields{}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, errors.New("it is no JSON object")
+	if err := decode(b, &f); err != nil {
+		return nil, err
 	}
 	var expiry int64
 	_ = json.Unmarshal(f["expiry_date"], &expiry)
@@ -236,8 +245,8 @@ func readCopilot(b []byte) (*Login, error) {
 			Login string `json:"login"`
 		} `json:"lastLoggedInUser"`
 	}
-	if err := json.Unmarshal(plain.Bytes(), &f); err != nil {
-		return nil, errors.New("it is no JSON object")
+	if err := decode(plain.Bytes(), &f); err != nil {
+		return nil, err
 	}
 	l := &Login{Person: f.Last.Login, Answer: map[string]json.RawMessage{}}
 	l.Access = secret.NewValue(f.Tokens[f.Last.Host+":"+f.Last.Login])
@@ -257,8 +266,8 @@ func readOpenCode(provider string) func([]byte) (*Login, error) {
 			Refresh string `json:"refresh"`
 			Expires int64  `json:"expires"`
 		}
-		if err := json.Unmarshal(b, &f); err != nil {
-			return nil, errors.New("it is no JSON object")
+		if err := decode(b, &f); err != nil {
+			return nil, err
 		}
 		e := f[provider]
 		if e.Type != "oauth" {

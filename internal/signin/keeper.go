@@ -140,7 +140,7 @@ func (k *Keeper) Request(ctx context.Context, t intercept.Target, r *http.Reques
 	for _, p := range k.providers {
 		switch {
 		case p.revokes(url):
-			return k.revoke(ctx, t, p, r)
+			return k.revoke(t, p, r)
 		case p.issues(url):
 			return k.issue(ctx, t, p, url, r)
 		}
@@ -197,7 +197,7 @@ func shorten(s string) string { return s[:min(len(s), 100)] }
 
 // revoke keeps a guest from ending a login that others use, and lets it believe
 // that it has: with that it forgets its placeholders.
-func (k *Keeper) revoke(_ context.Context, t intercept.Target, p *Provider, r *http.Request) error {
+func (k *Keeper) revoke(t intercept.Target, p *Provider, r *http.Request) error {
 	body, err := read(r)
 	if err != nil || !k.holds(p, string(body)+"&"+r.URL.RawQuery) {
 		return err
@@ -384,10 +384,18 @@ func (k *Keeper) keep(ctx context.Context, a *attempt, l *Login) (everybody bool
 	if err != nil {
 		return everybody, err
 	}
-	for part, v := range map[string]secret.Value{"": l.Access, "refresh": l.Refresh, "id": l.ID} {
-		defer k.cfg.Broker.Remember(name, part, v)
+	if err := k.cfg.Bind(); err != nil {
+		return everybody, err
 	}
-	return everybody, k.cfg.Bind()
+	k.remember(a.p, l)
+	return everybody, nil
+}
+
+// remember has a login's tokens taken out of whatever a server answers.
+func (k *Keeper) remember(p *Provider, l *Login) {
+	for part, v := range map[string]secret.Value{"": l.Access, "refresh": l.Refresh, "id": l.ID} {
+		k.cfg.Broker.Remember(p.Secret(), part, v)
+	}
 }
 
 func (k *Keeper) sameAccount(ctx context.Context, s *secret.Store, name string, l *Login) bool {

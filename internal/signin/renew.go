@@ -227,9 +227,7 @@ func (k *Keeper) renew(ctx context.Context, p *Provider, l *Login) (*Login, erro
 	if err != nil {
 		return nil, sandbox.Errorf(sandbox.ErrUnavailable, "what %s answered is no token: %w", req.URL.Host, err)
 	}
-	for part, v := range map[string]secret.Value{"": next.Access, "refresh": next.Refresh, "id": next.ID} {
-		k.cfg.Broker.Remember(p.Secret(), part, v)
-	}
+	k.remember(p, next)
 	return next, nil
 }
 

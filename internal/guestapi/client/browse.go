@@ -3,9 +3,6 @@ package client
 import (
 	"bufio"
 	"context"
-	"io"
-
-	"golang.org/x/crypto/ssh"
 
 	"berth.dev/internal/guestapi"
 )
@@ -15,15 +12,11 @@ import (
 // the program. The guest chose the address, and may be anybody: show has to
 // refuse all but what it knows.
 func (c *Client) Browse(ctx context.Context, show func(url string) error) error {
-	ch, reqs, err := c.open(ctx, guestapi.ChanBrowse, guestapi.BrowseRequest{})
+	ch, end, err := c.stream(ctx, guestapi.ChanBrowse, guestapi.BrowseRequest{})
 	if err != nil {
 		return err
 	}
-	go ssh.DiscardRequests(reqs)
-	defer ch.Close()
-	go io.Copy(io.Discard, ch.Stderr()) // nothing is due there; it must not fill
-	stop := context.AfterFunc(ctx, func() { ch.Close() })
-	defer stop()
+	defer end()
 	r := bufio.NewReaderSize(ch, guestapi.MaxPage)
 	for {
 		line, err := r.ReadSlice('\n')

@@ -199,17 +199,26 @@ func openError(err error) error {
 	return unavailable("talk to the guest", err)
 }
 
+// stream opens a channel of which only the data matters, until ctx ends or end is
+// called.
+func (c *Client) stream(ctx context.Context, name string, payload any) (ch ssh.Channel, end func(), err error) {
+	ch, reqs, err := c.open(ctx, name, payload)
+	if err != nil {
+		return nil, nil, err
+	}
+	go ssh.DiscardRequests(reqs)
+	go io.Copy(io.Discard, ch.Stderr()) // nothing is due there; it must not fill
+	stop := context.AfterFunc(ctx, func() { ch.Close() })
+	return ch, func() { stop(); ch.Close() }, nil
+}
+
 // call makes a call and reads its answer.
 func (c *Client) call(ctx context.Context, call guestapi.Call, answer any) error {
-	ch, reqs, err := c.open(ctx, guestapi.ChanCall, call)
+	ch, end, err := c.stream(ctx, guestapi.ChanCall, call)
 	if err != nil {
 		return err
 	}
-	go ssh.DiscardRequests(reqs)
-	defer ch.Close()
-	go io.Copy(io.Discard, ch.Stderr()) // nothing is due there; it must not fill
-	stop := context.AfterFunc(ctx, func() { ch.Close() })
-	defer stop()
+	defer end()
 	b, err := io.ReadAll(io.LimitReader(ch, guestapi.MaxReply+1))
 	switch {
 	case ctx.Err() != nil:

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 
-	"golang.org/x/crypto/ssh"
-
 	"berth.dev/internal/guestapi"
 	"berth.dev/internal/sandbox"
 )
@@ -19,15 +17,11 @@ import (
 // After a lost connection, follow again with EventsRequest.From set to the ends
 // of what was seen, and no output is told twice.
 func (c *Client) Events(ctx context.Context, req guestapi.EventsRequest, fn func(*guestapi.Event) error) error {
-	ch, reqs, err := c.open(ctx, guestapi.ChanEvents, req)
+	ch, end, err := c.stream(ctx, guestapi.ChanEvents, req)
 	if err != nil {
 		return err
 	}
-	defer ch.Close()
-	go ssh.DiscardRequests(reqs)
-	go io.Copy(io.Discard, ch.Stderr())
-	stop := context.AfterFunc(ctx, func() { ch.Close() })
-	defer stop()
+	defer end()
 	for {
 		e, err := guestapi.ReadFrame(ch)
 		switch {
