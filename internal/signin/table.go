@@ -19,7 +19,9 @@ var table = []*Provider{
 		tokens: []string{
 			"platform.claude.com/v1/oauth/token", "console.anthropic.com/v1/oauth/token", "api.anthropic.com/v1/oauth/token",
 		},
-		revoke: []string{"platform.claude.com/v1/oauth/revoke", "api.anthropic.com/v1/oauth/revoke"},
+		revoke: []string{
+			"platform.claude.com/v1/oauth/token/revoke", "console.anthropic.com/v1/oauth/token/revoke", "api.anthropic.com/v1/oauth/token/revoke",
+		},
 		pages: []string{
 			"claude.com/cai/oauth/authorize", "claude.ai/oauth/authorize", "platform.claude.com/oauth/authorize", "console.anthropic.com/oauth/authorize",
 		},

@@ -38,22 +38,9 @@ func newSigningIn(t *testing.T, u *user, api *standin.SignIn) *signingIn {
 // signIn runs a command in a sandbox that signs its agent in, by the browser.
 func (s *signingIn) signIn(t *testing.T, name string, command ...string) {
 	t.Helper()
-	_ = os.Remove(s.page)
 	done := make(chan result, 1)
 	go func() { done <- s.u.run(t, "", s.env, append([]string{"exec", name}, command...)...) }()
-	eventually(t, "the browser is opened", func() bool { _, err := os.Stat(s.page); return err == nil })
-	page, err := os.ReadFile(s.page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := s.o.Browser().Get(string(page))
-	if err != nil {
-		t.Fatalf("the browser: %v", err)
-	}
-	_ = res.Body.Close()
-	if res.StatusCode != 200 {
-		t.Errorf("the browser ends at %s", res.Status)
-	}
+	s.visit(t)
 	select {
 	case r := <-done:
 		if r.code != 0 {
@@ -61,6 +48,25 @@ func (s *signingIn) signIn(t *testing.T, name string, command ...string) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("the agent goes on waiting")
+	}
+}
+
+// visit waits until a page is opened, and says yes there.
+func (s *signingIn) visit(t *testing.T) {
+	t.Helper()
+	eventually(t, "the browser is opened", func() bool { _, err := os.Stat(s.page); return err == nil })
+	page, err := os.ReadFile(s.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Remove(s.page)
+	res, err := s.o.Browser().Get(string(page))
+	if err != nil {
+		t.Fatalf("the browser: %v", err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != 200 {
+		t.Errorf("the browser ends at %s", res.Status)
 	}
 }
 
@@ -95,29 +101,50 @@ func (s *signingIn) taken(t *testing.T, call string) {
 	}
 }
 
+// briefLife is how long tokens hold where they are to run out in a test: there
+// are several calls of an agent's in it, each of which takes seconds.
+const briefLife = 8 * time.Second
+
 // TestSignIn: who signs in in one sandbox is signed in in the next, and no token
 // is in either; when a token runs out it is renewed outside.
 func TestSignIn(t *testing.T) {
 	for _, tt := range []struct {
-		agent, call string
+		agent, call string   // which of them, and what it does then
+		asks        []string // in a terminal, before it has the browser opened
 		login, say  []string
+		// brief: its tokens run out all the time. It would give its login up where a
+		// server refuses one before its end.
+		brief bool
 	}{
-		{"claude", "POST api.anthropic.com/v1/messages", []string{"claude", "auth", "login"}, []string{"-p", "say it"}},
-		{"codex", "POST chatgpt.com/backend-api/codex/responses", []string{"codex", "login"}, []string{"exec", "--skip-git-repo-check", "say it"}},
+		{"claude", "POST api.anthropic.com/v1/messages", nil, []string{"claude", "auth", "login"}, []string{"-p", "say it"}, false},
+		{"codex", "POST chatgpt.com/backend-api/codex/responses", nil, []string{"codex", "login"}, []string{"exec", "--skip-git-repo-check", "say it"}, false},
+		{
+			"gemini", "POST cloudcode-pa.googleapis.com/v1internal:streamGenerateContent",
+			[]string{"How would you like to authenticate", "Do you want to continue"}, []string{"gemini"}, []string{"-p", "say it"}, true,
+		},
 		// GitHub's tokens do not run out.
-		{"copilot", "POST api.githubcopilot.com/", []string{"copilot", "login", "--web-flow"}, []string{"-p", "say it"}},
+		{"copilot", "POST api.githubcopilot.com/", nil, []string{"copilot", "login", "--web-flow"}, []string{"-p", "say it"}, false},
 	} {
 		least(t, func(t *testing.T, u *user) {
 			t.Run(tt.agent, func(t *testing.T) {
 				api := standin.NewSignIn("Paris, says the model.")
+				if tt.brief {
+					api.Life = briefLife
+				}
 				s := newSigningIn(t, u, api)
 				ws, first, next := s.u.workspace(t), s.u.fresh(t), s.u.fresh(t)
 				s.u.must(t, ws, "create", "--name", first, tt.agent, ws)
-				s.signIn(t, first, tt.login...)
+				if tt.asks == nil {
+					s.signIn(t, first, tt.login...)
+				} else {
+					s.u.openWith(t, "", s.env, append([]string{"exec", "-it", first}, tt.login...)...).agree(tt.asks...)
+					s.visit(t)
+					s.signedIn(t, "login/")
+				}
 				say := func(name string) {
 					t.Helper()
 					// A key that happens to be there does not take the login's place.
-					r := s.u.run(t, ws, []string{"ANTHROPIC_API_KEY=" + realKey, "OPENAI_API_KEY=sk-not-this"}, append([]string{"run", "--name", name, tt.agent, ws, "--"}, tt.say...)...)
+					r := s.u.run(t, ws, []string{"ANTHROPIC_API_KEY=" + realKey, "OPENAI_API_KEY=sk-not-this", "GEMINI_API_KEY=not-this"}, append([]string{"run", "--name", name, tt.agent, ws, "--"}, tt.say...)...)
 					if r.code != 0 || !strings.Contains(r.out, "Paris, says the model.") {
 						t.Errorf("status %d\n%s\n%s\n%v", r.code, r.out, r.err, s.api.Uses())
 					}
@@ -133,13 +160,40 @@ func TestSignIn(t *testing.T) {
 				if _, text := s.u.events(t, next, "--secrets"); !strings.Contains(text, "login/") {
 					t.Errorf("the record says %s", text)
 				}
+				if tt.agent == "codex" { // the same login is for another program
+					other := s.u.fresh(t)
+					r := s.u.run(t, ws, nil, "run", "--name", other, "opencode", ws, "--", "run", "-m", "openai/gpt-5.5", "say it")
+					if r.code != 0 || !strings.Contains(r.out, "Paris, says the model.") {
+						t.Errorf("OpenCode: %+v", r)
+					}
+					s.hidden(t, other)
+				}
+				if tt.agent == "claude" || tt.agent == "codex" { // whose signing out gives tokens back
+					out := []string{"exec", first, tt.login[0], "logout"}
+					if tt.agent == "claude" {
+						out = []string{"exec", first, "claude", "auth", "logout"}
+					}
+					s.u.must(t, ws, out...)
+					for _, use := range s.api.Uses() {
+						if strings.Contains(use.Line, "revoke") {
+							t.Errorf("a sandbox has ended the login of all: %+v", use)
+						}
+					}
+					say(next)
+				}
 				// Removing the sandbox that signed in signs nobody out.
 				s.u.must(t, ws, "rm", "-f", first)
 				say(next)
 				if list := s.u.must(t, ws, "secret", "ls"); !strings.Contains(list, "login/") {
 					t.Errorf("kept are %s", list)
 				}
-				if tt.agent == "copilot" {
+				switch {
+				case tt.agent == "copilot":
+					return
+				case tt.brief:
+					if s.api.Refreshes() == 0 {
+						t.Error("nothing was renewed")
+					}
 					return
 				}
 				// A token that has run out is renewed here, before it is used.

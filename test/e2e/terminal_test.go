@@ -3,6 +3,7 @@ package e2e
 import (
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -77,6 +78,28 @@ func (s *screen) see(text string) {
 	for !strings.Contains(s.text(), text) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("never saw %q in:\n%q", text, s.text())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// styles are how terminals are told about colours and places.
+var styles = regexp.MustCompile(`\x1b\[[0-9;?]*[a-zA-Z]`)
+
+// blanks fill a terminal.
+var blanks = regexp.MustCompile(`[ ─│]{2,}`)
+
+// find waits until something like it has appeared, whatever its colour.
+func (s *screen) find(what *regexp.Regexp) string {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		text := styles.ReplaceAllString(s.text(), "")
+		if found := what.FindString(text); found != "" {
+			return found
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("never saw %s in:\n%s", what, blanks.ReplaceAllString(text, " "))
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
