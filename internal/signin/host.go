@@ -25,6 +25,39 @@ type hostLogin struct {
 	// write returns the file with a login's tokens in place of those in it; nil for
 	// one that Berth cannot renew.
 	write func(old []byte, l *Login) ([]byte, error)
+	// lock is the folder, below the home, that the agent makes while it renews the
+	// login, so that two of it do not; "" for none.
+	lock string
+}
+
+// staleLock is after how long a lock that nobody has touched is nobody's. Claude
+// Code takes the same time.
+const staleLock = time.Minute
+
+// hold takes an agent's own lock until release is called.
+func (h hostLogin) hold(ctx context.Context, home string) (release func(), err error) {
+	if h.lock == "" {
+		return func() {}, nil
+	}
+	name := filepath.Join(home, h.lock)
+	for {
+		err := os.Mkdir(name, 0o700)
+		if err == nil {
+			return func() { _ = os.Remove(name) }, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("renew a login where its agent keeps it: %w", err)
+		}
+		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > staleLock {
+			_ = os.Remove(name)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil, sandbox.Errorf(sandbox.ErrUnavailable, "the agent on this machine is renewing its login, and does not end (%s)", name)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // maxHostFile bounds an agent's file, in bytes.
@@ -49,7 +82,7 @@ func (p *Provider) readHost(home, agent string) (*Login, error) {
 		// err might quote what it has read.
 		return nil, sandbox.Errorf(sandbox.ErrNotFound, "there is no login to %s in %s", p.Title, filepath.Join("~", h.path))
 	}
-	l.Client, l.Endpoint = p.client, p.tokens[0]
+	l.Client, l.ClientSecret, l.Endpoint = p.client, secret.NewValue(p.clientSecret), p.tokens[0]
 	if h.write == nil {
 		l.Refresh = secret.Value{}
 	}
@@ -85,16 +118,25 @@ func (k *Keeper) renewHost(ctx context.Context, p *Provider) (*Login, error) {
 		return nil, err
 	}
 	defer unlock()
+	h := p.host[k.cfg.Agent]
+	release, err := h.hold(wait, k.cfg.Home)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	l, err := p.readHost(k.cfg.Home, k.cfg.Agent)
 	if err != nil || !k.due(p, l) {
-		return l, err
+		return l, err // the agent was first
 	}
 	next, err := k.renew(wait, p, l)
 	if err != nil {
 		return k.orOld(p, l, err)
 	}
-	h := p.host[k.cfg.Agent]
-	name := filepath.Join(k.cfg.Home, h.path)
+	// Where it is a link, what it leads to is written.
+	name, err := filepath.EvalSymlinks(filepath.Join(k.cfg.Home, h.path))
+	if err != nil {
+		return nil, fmt.Errorf("write the renewed login: %w", err)
+	}
 	old, err := readFile(name)
 	if err != nil {
 		return nil, err
@@ -170,6 +212,15 @@ func writeClaude(old []byte, l *Login) ([]byte, error) {
 	}, "claudeAiOauth")
 }
 
+// readConsole reads the key that Claude Code had made for it.
+func readConsole(b []byte) (*Login, error) {
+	f := fields{}
+	if err := decode(b, &f); err != nil {
+		return nil, err
+	}
+	return &Login{Access: secret.NewValue(f.text("primaryApiKey")), Answer: map[string]json.RawMessage{}}, nil
+}
+
 func readCodex(b []byte) (*Login, error) {
 	var f struct {
 		Tokens struct {
@@ -223,11 +274,20 @@ func readGemini(b []byte) (*Login, error) {
 	var expiry int64
 	_ = json.Unmarshal(f["expiry_date"], &expiry)
 	l := &Login{
-		Access: secret.NewValue(f.text("access_token")), ID: secret.NewValue(f.text("id_token")), Expires: time.UnixMilli(expiry),
-		Answer: map[string]json.RawMessage{"scope": f["scope"]},
+		Access: secret.NewValue(f.text("access_token")), Refresh: secret.NewValue(f.text("refresh_token")), ID: secret.NewValue(f.text("id_token")),
+		Expires: time.UnixMilli(expiry),
+		Answer:  map[string]json.RawMessage{"scope": f["scope"]},
 	}
 	l.identify()
 	return l, nil
+}
+
+func writeGemini(old []byte, l *Login) ([]byte, error) {
+	members := object{"access_token": l.Access.Reveal(), "refresh_token": l.Refresh.Reveal(), "expiry_date": l.Expires.UnixMilli()}
+	if !l.ID.IsZero() {
+		members["id_token"] = l.ID.Reveal()
+	}
+	return change(old, members)
 }
 
 // readCopilot reads the tokens that Copilot CLI keeps where there is no keyring.
@@ -239,8 +299,12 @@ func readCopilot(b []byte) (*Login, error) {
 		}
 	}
 	var f struct {
-		Tokens map[string]string `json:"copilotTokens"`
-		Last   struct {
+		// By the host's URL, a colon, the user's name, and for some another colon and
+		// what it is for.
+		Tokens map[string]struct {
+			Token string `json:"token"`
+		} `json:"authTokens"`
+		Last struct {
 			Host  string `json:"host"`
 			Login string `json:"login"`
 		} `json:"lastLoggedInUser"`
@@ -248,14 +312,10 @@ func readCopilot(b []byte) (*Login, error) {
 	if err := decode(plain.Bytes(), &f); err != nil {
 		return nil, err
 	}
-	l := &Login{Person: f.Last.Login, Answer: map[string]json.RawMessage{}}
-	l.Access = secret.NewValue(f.Tokens[f.Last.Host+":"+f.Last.Login])
-	for _, token := range f.Tokens {
-		if len(f.Tokens) == 1 {
-			l.Access = secret.NewValue(token)
-		}
-	}
-	return l, nil
+	return &Login{
+		Person: f.Last.Login, Answer: map[string]json.RawMessage{},
+		Access: secret.NewValue(f.Tokens[f.Last.Host+":"+f.Last.Login].Token),
+	}, nil
 }
 
 func readOpenCode(provider string) func([]byte) (*Login, error) {

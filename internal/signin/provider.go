@@ -47,8 +47,9 @@ type Provider struct {
 	// form: a refresh is sent as a form (RFC 6749 §6), else as JSON.
 	form bool
 	// client is the application's identifier with the provider, for logins of this
-	// host, which do not say it.
-	client string
+	// host, which do not say it. clientSecret goes with it; it is in each copy of the
+	// application, and no secret (RFC 8252 §8.5).
+	client, clientSecret string
 	// rivals are the variables of keys that an agent would prefer to the login,
 	// though they are paid for by use.
 	rivals map[string][]string

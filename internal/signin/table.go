@@ -29,7 +29,7 @@ var table = []*Provider{
 		client: "9d1c250a-e61b-44d9-88ed-5944d1962f5e",
 		rivals: map[string][]string{"claude": {"ANTHROPIC_API_KEY"}},
 		files:  map[string]func(*Login, placeholders) []File{"claude": claudeFiles},
-		host:   map[string]hostLogin{"claude": {".claude/.credentials.json", readClaude, writeClaude}},
+		host:   map[string]hostLogin{"claude": {path: ".claude/.credentials.json", read: readClaude, write: writeClaude, lock: ".claude/.oauth_refresh.lock"}},
 	},
 	{
 		// To sign in to the Console is to have it make a key.
@@ -39,6 +39,7 @@ var table = []*Provider{
 		tokens:  []string{"api.anthropic.com/api/oauth/claude_cli/create_api_key"}, access: "raw_key",
 		shared: true,
 		files:  map[string]func(*Login, placeholders) []File{"claude": consoleFiles},
+		host:   map[string]hostLogin{"claude": {path: ".claude.json", read: readConsole}},
 	},
 	{
 		Name: "chatgpt", Title: "ChatGPT", Agents: []string{"codex", "opencode"},
@@ -50,8 +51,8 @@ var table = []*Provider{
 		rivals: map[string][]string{"codex": {"CODEX_API_KEY", "OPENAI_API_KEY"}},
 		files:  map[string]func(*Login, placeholders) []File{"codex": codexFiles, "opencode": opencodeChatGPT},
 		host: map[string]hostLogin{
-			"codex":    {".codex/auth.json", readCodex, writeCodex},
-			"opencode": {".local/share/opencode/auth.json", readOpenCode("openai"), writeOpenCode("openai")},
+			"codex":    {path: ".codex/auth.json", read: readCodex, write: writeCodex},
+			"opencode": {path: ".local/share/opencode/auth.json", read: readOpenCode("openai"), write: writeOpenCode("openai")},
 		},
 	},
 	{
@@ -60,9 +61,12 @@ var table = []*Provider{
 		tokens: []string{"oauth2.googleapis.com/token"}, revoke: []string{"oauth2.googleapis.com/revoke"},
 		pages:  []string{"accounts.google.com/o/oauth2/v2/auth", "accounts.google.com/o/oauth2/auth"},
 		form:   true,
-		rivals: map[string][]string{"gemini": {"GEMINI_API_KEY", "GOOGLE_API_KEY"}},
-		files:  map[string]func(*Login, placeholders) []File{"gemini": geminiFiles},
-		host:   map[string]hostLogin{"gemini": {".gemini/oauth_creds.json", readGemini, nil}},
+		client: "681255809395-oo8ft2oprdrnp9e3aqf6av3hmdib135j.apps.googleusercontent.com",
+		// In two, for searches that take any of this form for somebody's.
+		clientSecret: "GOCSPX-" + "4uHgMPm-1o7Sk-geV6Cu5clXFsxl",
+		rivals:       map[string][]string{"gemini": {"GEMINI_API_KEY", "GOOGLE_API_KEY"}},
+		files:        map[string]func(*Login, placeholders) []File{"gemini": geminiFiles},
+		host:         map[string]hostLogin{"gemini": {path: ".gemini/oauth_creds.json", read: readGemini, write: writeGemini}},
 	},
 	{
 		Name: copilot, Title: "GitHub Copilot", Agents: []string{"copilot", "opencode"},
@@ -75,8 +79,8 @@ var table = []*Provider{
 		shared: true, form: true,
 		files: map[string]func(*Login, placeholders) []File{"opencode": opencodeCopilot},
 		host: map[string]hostLogin{
-			"copilot":  {".copilot/config.json", readCopilot, nil},
-			"opencode": {".local/share/opencode/auth.json", readOpenCode("github-copilot"), nil},
+			"copilot":  {path: ".copilot/config.json", read: readCopilot},
+			"opencode": {path: ".local/share/opencode/auth.json", read: readOpenCode("github-copilot")},
 		},
 	},
 }

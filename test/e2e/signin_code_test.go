@@ -71,7 +71,7 @@ func (s *signingIn) signInBy(t *testing.T, name string, way byCode) {
 		scr.keys("\r")
 	}
 	if way.asks != nil { // it is not there to sign in alone
-		s.signedIn(t, way.login)
+		s.signedIn(t, name, way.agent)
 		return
 	}
 	if err := scr.wait(); err != nil {
@@ -89,10 +89,11 @@ func (s *screen) agree(questions ...string) {
 	}
 }
 
-// signedIn waits until a login is kept.
-func (s *signingIn) signedIn(t *testing.T, login string) {
+// signedIn waits until a sandbox's agent has what it signs in with.
+func (s *signingIn) signedIn(t *testing.T, name, agent string) {
 	t.Helper()
-	eventually(t, "it has signed in", func() bool { return strings.Contains(s.u.must(t, "", "secret", "ls"), login) })
+	file := "/home/agent/" + hostFiles[agent]
+	eventually(t, "it has signed in", func() bool { return s.u.run(t, "", nil, "exec", name, "test", "-s", file).code == 0 })
 }
 
 // codeOf is the code on the page that a link leads to.
