@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -58,6 +59,7 @@ type Keeper struct {
 	mu       sync.Mutex
 	vouched  map[[32]byte]time.Time // codes that came by way of the user's browser
 	refused  map[[32]byte]bool      // access tokens that a server did not take
+	ended    map[[32]byte]time.Time // refresh tokens that renewed nothing any more
 	renewals map[string]time.Time   // the last one of each login
 }
 
@@ -68,7 +70,7 @@ func New(cfg Config) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, providers: Of(cfg.Agent),
-		vouched: map[[32]byte]time.Time{}, refused: map[[32]byte]bool{}, renewals: map[string]time.Time{},
+		vouched: map[[32]byte]time.Time{}, refused: map[[32]byte]bool{}, ended: map[[32]byte]time.Time{}, renewals: map[string]time.Time{},
 	}
 }
 
@@ -138,11 +140,14 @@ func (k *Keeper) Request(ctx context.Context, t intercept.Target, r *http.Reques
 	}
 	url := urlOf(t.Host, r)
 	for _, p := range k.providers {
-		switch {
-		case p.revokes(url):
+		switch plain := plainURL(url); {
+		case p.revokes(url) || p.revokes(plain):
 			return k.revoke(t, p, r)
 		case p.issues(url):
 			return k.issue(ctx, t, p, url, r)
+		case p.issues(plain):
+			k.record(t, p, r, true, "the guest wrote the address of a token endpoint in another way")
+			return errors.New("tokens are asked for at " + plain)
 		}
 	}
 	return nil
@@ -171,14 +176,14 @@ func (k *Keeper) issue(ctx context.Context, t intercept.Target, p *Provider, url
 	if err != nil {
 		return err
 	}
-	if r.Header.Get("Content-Encoding") != "" || r.URL.RawQuery != "" && k.holds(p, r.URL.RawQuery) {
+	if r.Header.Get("Content-Encoding") != "" {
 		return errors.New("that is no way to ask for tokens")
 	}
 	f, err := parseFields(r.Header.Get("Content-Type"), body)
 	if err != nil {
 		f = fields{} // for the server to refuse; its answer is read all the same
 	}
-	switch held := k.holds(p, string(body)); {
+	switch held := k.holds(p, body, r); {
 	case held && f.text("grant_type") == "refresh_token" && f.text("refresh_token") == k.placeholders(p).refresh:
 		return k.renewed(ctx, t, p, r)
 	case held:
@@ -187,10 +192,40 @@ func (k *Keeper) issue(ctx context.Context, t intercept.Target, p *Provider, url
 		return refusal(http.StatusBadRequest, "invalid_grant", "this login stays on the host, which gives nothing else for it")
 	}
 	r.Header.Set("Accept-Encoding", "identity")
+	vouched := k.isVouched(f.text("code")) && f.settle(r)
 	*r = *r.WithContext(context.WithValue(r.Context(), attemptKey{}, &attempt{
-		p: p, endpoint: url, client: f.text("client_id"), clientSecret: secret.NewValue(f.text("client_secret")), vouched: k.isVouched(f.text("code")),
+		p: p, endpoint: url, client: f.text("client_id"), clientSecret: secret.NewValue(f.text("client_secret")), vouched: vouched,
 	}))
 	return nil
+}
+
+// settle writes a request for tokens anew, so that the provider can read nothing
+// else in it than was read here: else a guest could have its code taken for the
+// one of the user's browser. What could be read in two ways all the same is false.
+func (f fields) settle(r *http.Request) bool {
+	kind := ""
+	if said := r.Header["Content-Type"]; len(said) == 1 {
+		kind = typeOf(said[0])
+	}
+	if r.Method != http.MethodPost || r.URL.RawQuery != "" || kind != formType && kind != jsonType {
+		return false
+	}
+	for name := range f {
+		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "" {
+			return false
+		}
+	}
+	f["code"], _ = json.Marshal(f.text("code"))
+	body, err := json.Marshal(f)
+	if err != nil {
+		return false
+	}
+	if kind == formType {
+		body = form(body)
+	}
+	r.Header.Set("Content-Type", kind)
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return true
 }
 
 func shorten(s string) string { return s[:min(len(s), 100)] }
@@ -199,11 +234,11 @@ func shorten(s string) string { return s[:min(len(s), 100)] }
 // that it has: with that it forgets its placeholders.
 func (k *Keeper) revoke(t intercept.Target, p *Provider, r *http.Request) error {
 	body, err := read(r)
-	if err != nil || !k.holds(p, string(body)+"&"+r.URL.RawQuery) {
+	if err != nil || !k.holds(p, body, r) {
 		return err
 	}
 	k.record(t, p, r, false, "signed out inside; the login stays on the host")
-	return &intercept.Answer{Status: http.StatusOK, Kind: "application/json", Body: []byte("{}")}
+	return &intercept.Answer{Status: http.StatusOK, Kind: jsonType, Body: []byte("{}")}
 }
 
 // renewed answers a refresh: the guest's placeholders go on to be good as long
@@ -223,9 +258,9 @@ func (k *Keeper) renewed(ctx context.Context, t intercept.Target, p *Provider, r
 		return &intercept.Failed{Reason: "a defect of Berth"}
 	}
 	k.record(t, p, r, false, "renewed on the host")
-	kind := "application/json"
-	if strings.Contains(r.Header.Get("Accept"), "x-www-form-urlencoded") {
-		kind, body = "application/x-www-form-urlencoded", form(body)
+	kind := jsonType
+	if strings.Contains(r.Header.Get("Accept"), formType) {
+		kind, body = formType, form(body)
 	}
 	return &intercept.Answer{Status: http.StatusOK, Kind: kind, Body: body}
 }
@@ -233,7 +268,7 @@ func (k *Keeper) renewed(ctx context.Context, t intercept.Target, p *Provider, r
 // refusal is an error as token endpoints say it (RFC 6749 §5.2).
 func refusal(status int, code, text string) *intercept.Answer {
 	return &intercept.Answer{
-		Status: status, Kind: "application/json",
+		Status: status, Kind: jsonType,
 		Body: []byte(`{"error":"` + code + `","error_description":"berth: ` + text + `"}`),
 	}
 }
@@ -244,11 +279,16 @@ func (k *Keeper) placeholders(p *Provider) placeholders {
 	return placeholders{b.Placeholder(p.Secret()), b.Part(p.Secret(), "refresh"), b.Part(p.Secret(), "id")}
 }
 
-// holds reports whether a text has one of a login's placeholders in it.
-func (k *Keeper) holds(p *Provider, text string) bool {
+// holds reports whether a request has one of a login's placeholders in it. Only
+// where it is in a header would it become a token on its way.
+func (k *Keeper) holds(p *Provider, body []byte, r *http.Request) bool {
+	text := []string{string(body), r.URL.RawQuery}
+	for _, v := range r.Header {
+		text = append(text, v...)
+	}
 	ph := k.placeholders(p)
 	for _, s := range []string{ph.access, ph.refresh, ph.id} {
-		if s != "" && strings.Contains(text, s) {
+		if s != "" && strings.Contains(strings.Join(text, "\n"), s) {
 			return true
 		}
 	}
@@ -295,7 +335,8 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 		return errors.New("it is too long")
 	}
 	_ = res.Body.Close()
-	f, err := parseFields(res.Header.Get("Content-Type"), body)
+	kind := res.Header.Get("Content-Type")
+	f, err := parseFields(kind, body)
 	if err != nil {
 		return err
 	}
@@ -303,7 +344,7 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 		if f.text("error") == "" && len(f) > 0 {
 			return errors.New("it has neither a token nor an error")
 		}
-		put(res, body) // a device's user has not answered yet (RFC 8628 §3.5)
+		put(res, f.pending(), kind)
 		return nil
 	}
 	l, err := a.p.newLogin(f, k.cfg.Now())
@@ -323,9 +364,6 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 	if err != nil || l.shows(out) {
 		return errors.New("its tokens are also where they do not belong")
 	}
-	if strings.Contains(res.Header.Get("Content-Type"), "x-www-form-urlencoded") {
-		out = form(out)
-	}
 	for name := range res.Header {
 		for _, v := range res.Header[name] {
 			if l.shows([]byte(v)) {
@@ -333,8 +371,7 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 			}
 		}
 	}
-	res.Trailer = nil
-	put(res, out)
+	put(res, out, kind)
 	what := "signed in"
 	if l.Person != "" {
 		what += " as " + l.Person
@@ -351,8 +388,12 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 	return nil
 }
 
-// put makes an answer of these bytes.
-func put(res *http.Response, body []byte) {
+// put makes an answer of a JSON object, in the form that the server's had.
+func put(res *http.Response, body []byte, kind string) {
+	if typeOf(kind) == formType {
+		body = form(body)
+	}
+	res.Trailer = nil
 	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 }
 

@@ -3,6 +3,7 @@ package signin
 import (
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,7 +161,7 @@ func ParsePage(raw string) (Page, bool) {
 }
 
 // callback reads a redirect to this machine (RFC 8252 §7.3).
-func callback(raw string) (port int, path string) {
+func callback(raw string) (port int, at string) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || !slices.Contains([]string{"localhost", "127.0.0.1", "[::1]", "::1"}, u.Hostname()) {
 		return 0, ""
@@ -169,10 +170,32 @@ func callback(raw string) (port int, path string) {
 	if err != nil || port < 1024 || port > 65535 {
 		return 0, ""
 	}
-	if path = u.EscapedPath(); path == "" {
-		path = "/"
+	if at = u.EscapedPath(); at == "" {
+		at = "/"
 	}
-	return port, path
+	return port, at
+}
+
+// plainURL is what a server might take a URL without its scheme for: escapes,
+// case, parameters, endings, and steps that lead nowhere are undone.
+func plainURL(u string) string {
+	for range 3 {
+		if plain, err := url.PathUnescape(u); err == nil {
+			u = plain
+		}
+	}
+	u = strings.ReplaceAll(strings.ToLower(u), `\`, "/")
+	host, rest, _ := strings.Cut(u, "/")
+	rest, _, _ = strings.Cut(rest, "?")
+	rest, _, _ = strings.Cut(rest, "#")
+	segs := strings.Split(rest, "/")
+	for i, s := range segs {
+		segs[i], _, _ = strings.Cut(s, ";")
+	}
+	rest = strings.TrimRightFunc(path.Join(segs...), func(r rune) bool { return r <= ' ' || r == '/' })
+	dir, last := path.Split(rest)
+	last, _, _ = strings.Cut(last, ".")
+	return host + "/" + dir + last
 }
 
 // urlOf is a request's URL without its scheme and query.

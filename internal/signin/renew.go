@@ -197,6 +197,9 @@ func (k *Keeper) wasRefused(l *Login) bool {
 
 // renew gets the next tokens (RFC 6749 §6).
 func (k *Keeper) renew(ctx context.Context, p *Provider, l *Login) (*Login, error) {
+	if k.hasEnded(l) {
+		return nil, fmt.Errorf("%s did not renew it a moment ago; sign in again: %w", l.Endpoint, loginEnded())
+	}
 	k.mu.Lock()
 	k.renewals[p.Name] = k.cfg.Now()
 	k.mu.Unlock()
@@ -217,8 +220,8 @@ func (k *Keeper) renew(ctx context.Context, p *Provider, l *Login) (*Login, erro
 	}
 	f, ferr := parseFields(res.Header.Get("Content-Type"), body)
 	if res.StatusCode == http.StatusBadRequest || res.StatusCode == http.StatusUnauthorized {
-		return nil, fmt.Errorf("%s does not renew it any more (%s); sign in again: %w", req.URL.Host, shorten(reasonOf(f)),
-			refusal(http.StatusUnauthorized, "invalid_token", "the login has ended; sign in again"))
+		k.notRenewed(l)
+		return nil, fmt.Errorf("%s does not renew it any more (%s); sign in again: %w", req.URL.Host, shorten(reasonOf(f)), loginEnded())
 	}
 	if res.StatusCode != http.StatusOK || ferr != nil {
 		return nil, sandbox.Errorf(sandbox.ErrUnavailable, "%s answered with %s", req.URL.Host, res.Status)
@@ -229,6 +232,28 @@ func (k *Keeper) renew(ctx context.Context, p *Provider, l *Login) (*Login, erro
 	}
 	k.remember(p, next)
 	return next, nil
+}
+
+func loginEnded() *intercept.Answer {
+	return refusal(http.StatusUnauthorized, "invalid_token", "the login has ended; sign in again")
+}
+
+// notRenewed notes that a login has ended, so that the provider is not asked for
+// it again with each request of the guest's.
+func (k *Keeper) notRenewed(l *Login) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.ended) >= maxVouched {
+		clear(k.ended)
+	}
+	k.ended[sha256.Sum256([]byte(l.Refresh.Reveal()))] = k.cfg.Now()
+}
+
+func (k *Keeper) hasEnded(l *Login) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at, ok := k.ended[sha256.Sum256([]byte(l.Refresh.Reveal()))]
+	return ok && k.cfg.Now().Sub(at) <= between
 }
 
 // reasonOf is what a token endpoint says of its refusal, in one word.
@@ -277,13 +302,13 @@ func (p *Provider) refresh(ctx context.Context, l *Login) (*http.Request, error)
 		said["client_secret"] = l.ClientSecret.Reveal()
 	}
 	var body []byte
-	kind := "application/json"
+	kind := jsonType
 	if p.form {
 		values := url.Values{}
 		for name, v := range said {
 			values.Set(name, v)
 		}
-		kind, body = "application/x-www-form-urlencoded", []byte(values.Encode())
+		kind, body = formType, []byte(values.Encode())
 	} else {
 		var err error
 		if body, err = json.Marshal(said); err != nil {
