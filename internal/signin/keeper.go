@@ -60,6 +60,7 @@ type Keeper struct {
 	vouched  map[[32]byte]time.Time // codes that came by way of the user's browser
 	refused  map[[32]byte]bool      // access tokens that a server did not take
 	ended    map[[32]byte]time.Time // refresh tokens that renewed nothing any more
+	held     map[[32]byte]*Login    // by the refresh token before, what the store has not taken yet
 	renewals map[string]time.Time   // the last one of each login
 }
 
@@ -70,7 +71,7 @@ func New(cfg Config) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, providers: Of(cfg.Agent),
-		vouched: map[[32]byte]time.Time{}, refused: map[[32]byte]bool{}, ended: map[[32]byte]time.Time{}, renewals: map[string]time.Time{},
+		vouched: map[[32]byte]time.Time{}, refused: map[[32]byte]bool{}, ended: map[[32]byte]time.Time{}, held: map[[32]byte]*Login{}, renewals: map[string]time.Time{},
 	}
 }
 

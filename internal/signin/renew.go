@@ -125,18 +125,45 @@ func (k *Keeper) current(ctx context.Context, p *Provider) (*Login, error) {
 		if !k.due(p, used) { // another sandbox was first
 			return v, nil
 		}
-		next, err := k.renew(ctx, p, used)
-		if err != nil {
-			return secret.Value{}, err
+		next := k.unkept(used)
+		if next == nil {
+			if next, err = k.renew(ctx, p, used); err != nil {
+				return secret.Value{}, err
+			}
+			k.hold(used, next)
 		}
 		used = next
 		return next.value()
 	})
+	if next := k.unkept(l); next != nil && err != nil {
+		return next, nil // to be written with the next use
+	}
 	if err != nil {
 		return k.orOld(p, l, err)
 	}
+	k.hold(l, nil)
 	return used, nil
 }
+
+// hold keeps what a login was renewed to until the store has it: what it was
+// renewed with may be spent. nil: it has.
+func (k *Keeper) hold(l, next *Login) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if next == nil {
+		delete(k.held, sumOf(l.Refresh))
+		return
+	}
+	k.held[sumOf(l.Refresh)] = next
+}
+
+func (k *Keeper) unkept(l *Login) *Login {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.held[sumOf(l.Refresh)]
+}
+
+func sumOf(v secret.Value) [32]byte { return sha256.Sum256([]byte(v.Reveal())) }
 
 // orOld is a token near its end rather than an error that may pass.
 func (k *Keeper) orOld(p *Provider, l *Login, err error) (*Login, error) {
@@ -192,7 +219,7 @@ func (k *Keeper) notTaken(r *http.Request) {
 func (k *Keeper) wasRefused(l *Login) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.refused[sha256.Sum256([]byte(l.Access.Reveal()))]
+	return k.refused[sumOf(l.Access)]
 }
 
 // renew gets the next tokens (RFC 6749 §6).
@@ -246,13 +273,13 @@ func (k *Keeper) notRenewed(l *Login) {
 	if len(k.ended) >= maxVouched {
 		clear(k.ended)
 	}
-	k.ended[sha256.Sum256([]byte(l.Refresh.Reveal()))] = k.cfg.Now()
+	k.ended[sumOf(l.Refresh)] = k.cfg.Now()
 }
 
 func (k *Keeper) hasEnded(l *Login) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	at, ok := k.ended[sha256.Sum256([]byte(l.Refresh.Reveal()))]
+	at, ok := k.ended[sumOf(l.Refresh)]
 	return ok && k.cfg.Now().Sub(at) <= between
 }
 
