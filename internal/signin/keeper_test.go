@@ -123,6 +123,7 @@ func TestOddAnswers(t *testing.T) {
 		{name: "in scope", body: `{"access_token":"` + real + `","scope":"` + real + `"}`, status: 200},
 		{name: "in scope, escaped", body: `{"access_token":"` + real + `","scope":"` + escaped + `"}`, status: 200},
 		{name: "in account, escaped", body: `{"access_token":"` + real + `","account":{"uuid":"u","x":["` + escaped + `"]}}`, status: 200},
+		{name: "in account, of another", body: `{"access_token":"another","account":{"uuid":"u","Refresh_Token":"` + real + `"}}`, status: 200},
 		{name: "elsewhere", body: `{"access_token":"` + real + `","more":{"access_token":"` + real + `2"}}`, status: 200},
 		{name: "escaped", body: `{"access_token":"` + escaped + `"}`, status: 200},
 		{name: "twice", body: `{"access_token":"` + real + `","access_token":"another","scope":"` + real + `"}`, status: 502},
@@ -560,5 +561,21 @@ func TestPersonIsText(t *testing.T) {
 	}
 	if a := b.keeper.Account(t.Context(), "login/claude"); len(a) > 200 || strings.ContainsAny(a, "\x1b\x07\u202e\n") {
 		t.Errorf("the account is %q", a)
+	}
+}
+
+// TestManySignIns: a guest that signs in again and again does not fill the store.
+func TestManySignIns(t *testing.T) {
+	w := newWorld(t)
+	b := w.box("one", "claude", false)
+	for _, who := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		w.account(who)
+		b.post(apps["claude"].token, jsonType, apps["claude"].redemption(who))
+	}
+	if logins, err := w.store().Logins(t.Context()); err != nil || len(logins) != 1 {
+		t.Errorf("%d logins, %v", len(logins), err)
+	}
+	if files, err := os.ReadDir(w.dir + "/values"); err != nil || len(files) != 1 {
+		t.Errorf("%d values, %v", len(files), err)
 	}
 }

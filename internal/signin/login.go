@@ -183,15 +183,24 @@ var tokenNames = []string{accessToken, "refresh_token", "id_token"}
 // standard are the members of RFC 6749 §5.1 that the guest gets as they are.
 var standard = []string{"token_type", "scope"}
 
-// newLogin makes a login of what a token endpoint answered.
-func (p *Provider) newLogin(f fields, now time.Time) (*Login, error) {
+// tokensIn takes the tokens out of what a token endpoint answered, whatever they
+// are.
+func (p *Provider) tokensIn(f fields) *Login {
 	l := &Login{Answer: map[string]json.RawMessage{}}
 	for i, v := range []*secret.Value{&l.Access, &l.Refresh, &l.ID} {
-		text := f.text(p.member(tokenNames[i]))
+		*v = secret.NewValue(f.text(p.member(tokenNames[i])))
+	}
+	return l
+}
+
+// newLogin makes a login of what a token endpoint answered.
+func (p *Provider) newLogin(f fields, now time.Time) (*Login, error) {
+	l := p.tokensIn(f)
+	for i, v := range []secret.Value{l.Access, l.Refresh, l.ID} {
+		text := v.Reveal()
 		if len(text) > maxToken || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return nil, fmt.Errorf("its %s is none", tokenNames[i])
 		}
-		*v = secret.NewValue(text)
 	}
 	for _, name := range p.needs {
 		if f.text(name) == "" {
@@ -218,7 +227,8 @@ func (l *Login) shows(text []byte) bool {
 	})
 }
 
-// says is shows for a JSON value, where a token may be written with escapes.
+// says is shows for a JSON value, where a token may be written with escapes, or
+// be another one that is named so.
 func (l *Login) says(v json.RawMessage) bool {
 	var decoded any
 	return l.shows(v) || json.Unmarshal(v, &decoded) != nil || l.within(decoded)
@@ -232,7 +242,7 @@ func (l *Login) within(v any) bool {
 		return slices.ContainsFunc(v, l.within)
 	case map[string]any:
 		for name, in := range v {
-			if l.shows([]byte(name)) || l.within(in) {
+			if slices.Contains(tokenNames, strings.ToLower(name)) || l.shows([]byte(name)) || l.within(in) {
 				return true
 			}
 		}
