@@ -269,6 +269,28 @@ func TestOtherPlaces(t *testing.T) {
 	}
 }
 
+// TestOtherEndpoints: a provider that gives tokens in several places.
+func TestOtherEndpoints(t *testing.T) {
+	for _, p := range table {
+		for _, link := range p.tokens {
+			w := newWorld(t)
+			w.instead(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Header().Set("Content-Type", jsonType)
+				_, _ = rw.Write([]byte(`{"access_token":"theRealAccessTokenOfSomebody","raw_key":"theRealAccessTokenOfSomebody","id_token":"a.b.c"}`))
+			})
+			b := w.box("one", p.Agents[0], false)
+			host, _, _ := strings.Cut(link, "/")
+			if !b.keeper.Inspect(host, httpsPort) {
+				t.Errorf("connections to %s are not looked at", host)
+			}
+			got := b.post("https://"+link, formType, map[string]string{"code": "x"})
+			if got.status != http.StatusOK || strings.Contains(got.body, "theReal") || w.login(p.Secret()+".one").Endpoint != link {
+				t.Errorf("%s: %d %s", link, got.status, got.body)
+			}
+		}
+	}
+}
+
 // TestPlaceholdersBuyNothing: what a guest could ask for with its placeholders.
 func TestPlaceholdersBuyNothing(t *testing.T) {
 	w := newWorld(t)

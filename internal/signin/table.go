@@ -57,7 +57,11 @@ var table = []*Provider{
 	{
 		Name: "google", Title: "Google", Agents: []string{"gemini"},
 		hosts: "cloudcode-pa.googleapis.com www.googleapis.com oauth2.googleapis.com", shape: service.Shape{Prefix: "ya29-", Length: 200},
-		tokens: []string{"oauth2.googleapis.com/token"}, revoke: []string{"oauth2.googleapis.com/revoke"},
+		// The first are what agents use; the others are the same, of older documents.
+		tokens: []string{
+			"oauth2.googleapis.com/token", "www.googleapis.com/oauth2/v4/token", "www.googleapis.com/oauth2/v3/token", "accounts.google.com/o/oauth2/token",
+		},
+		revoke: []string{"oauth2.googleapis.com/revoke", "accounts.google.com/o/oauth2/revoke"},
 		pages:  []string{"accounts.google.com/o/oauth2/v2/auth", "accounts.google.com/o/oauth2/auth"},
 		client: "681255809395-oo8ft2oprdrnp9e3aqf6av3hmdib135j.apps.googleusercontent.com",
 		ends:   []string{"codeassist.google.com/authcode"},
