@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,8 +19,10 @@ import (
 	"time"
 
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/control"
 	"berth.dev/internal/guestapi/client"
 	"berth.dev/internal/manager"
+	"berth.dev/internal/secret"
 	"berth.dev/internal/signin"
 )
 
@@ -41,7 +44,7 @@ const (
 type browser struct {
 	a     *app
 	dial  func(ctx context.Context, network, address string) (net.Conn, error) // into the guest
-	vouch func(context.Context, [32]byte) error
+	vouch func(context.Context, control.Vouch) error
 	pages int
 
 	signInTime, callbackTime time.Duration
@@ -54,7 +57,7 @@ type browser struct {
 func (a *app) browse(ctx context.Context, m *manager.Manager, b *bundle.Bundle, g *client.Client) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	br := &browser{
-		a: a, dial: g.DialContext, vouch: func(ctx context.Context, sum [32]byte) error { return m.Vouch(ctx, b, sum) },
+		a: a, dial: g.DialContext, vouch: func(ctx context.Context, v control.Vouch) error { return m.Vouch(ctx, b, v) },
 		signInTime: signInTime, callbackTime: callbackTime,
 	}
 	done := make(chan struct{})
@@ -244,9 +247,7 @@ func (s *callbackServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	code := r.URL.Query().Get("code")
 	if code != "" {
-		if err := s.b.vouch(ctx, sha256.Sum256([]byte(code))); err != nil {
-			s.b.a.note("the sign-in will be this sandbox's alone: %v", err)
-		}
+		s.keepCode(ctx, r.URL, code)
 	}
 	if err := s.bring(ctx, r.URL); err != nil {
 		w.WriteHeader(http.StatusBadGateway)
@@ -261,6 +262,21 @@ func (s *callbackServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// It is answered; the port is free for the next.
 	time.AfterFunc(time.Second, s.close)
+}
+
+// keepCode vouches for a code and puts something else in its place: who has the
+// code, and what the guest has besides, has the tokens.
+func (s *callbackServer) keepCode(ctx context.Context, u *url.URL, code string) {
+	standIn := "berth-" + rand.Text()
+	sum := sha256.Sum256([]byte(standIn))
+	v := control.Vouch{Provider: s.page.Provider.Name, StandIn: sum[:], Code: secret.Wire{Value: secret.NewValue(code)}}
+	if err := s.b.vouch(ctx, v); err != nil {
+		s.b.a.note("the sign-in will be this sandbox's alone: %v", err)
+		return
+	}
+	q := u.Query()
+	q.Set("code", standIn)
+	u.RawQuery = q.Encode()
 }
 
 // bring takes the browser's request to the guest: its path and query, and

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"berth.dev/internal/control"
+	"berth.dev/internal/secret"
 	"berth.dev/internal/signin"
 )
 
@@ -34,7 +36,7 @@ type desktop struct {
 	mu      sync.Mutex
 	dialed  []string
 	got     []string // requests of the guest's
-	vouched [][32]byte
+	vouched []control.Vouch
 }
 
 func newDesktop(t *testing.T, env ...string) *desktop {
@@ -60,10 +62,10 @@ func newDesktop(t *testing.T, env ...string) *desktop {
 			d.mu.Unlock()
 			return (&net.Dialer{}).DialContext(ctx, network, guest.Listener.Addr().String())
 		},
-		vouch: func(_ context.Context, sum [32]byte) error {
+		vouch: func(_ context.Context, v control.Vouch) error {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			d.vouched = append(d.vouched, sum)
+			d.vouched = append(d.vouched, v)
 			return nil
 		},
 		signInTime: time.Minute, callbackTime: 10 * time.Second,
@@ -155,11 +157,19 @@ func TestCallback(t *testing.T) {
 	if status != http.StatusOK || !strings.Contains(body, "Signed in to Claude") || strings.Contains(body, "guest") {
 		t.Errorf("%d %s", status, body)
 	}
-	if want := []string{host + " " + back, host + " /success?id_token=x"}; !slices.Equal(d.got, want) {
-		t.Errorf("the guest got %q", d.got)
+	if len(d.got) != 2 || d.got[1] != host+" /success?id_token=x" || len(d.vouched) != 1 {
+		t.Fatalf("the guest got %q, %d codes are vouched for", d.got, len(d.vouched))
 	}
-	if !slices.Equal(d.vouched, [][32]byte{sha256.Sum256([]byte("c0de"))}) {
-		t.Errorf("%d codes are vouched for", len(d.vouched))
+	// The guest has something in place of the code, and the supervisor the code.
+	_, target, _ := strings.Cut(d.got[0], " ")
+	u, err := url.Parse(target)
+	if err != nil || u.Path != "/callback" || u.Query().Get("state") != "the state" || len(u.Query()) != 2 || strings.Contains(target, "c0de") {
+		t.Errorf("the guest got %q, %v", target, err)
+	}
+	standIn := sha256.Sum256([]byte(u.Query().Get("code")))
+	v := d.vouched[0]
+	if !bytes.Equal(v.StandIn, standIn[:]) || v.Provider != "claude" || !v.Code.Equal(secret.NewValue("c0de")) {
+		t.Errorf("vouched for %+v", v)
 	}
 	for _, address := range d.dialed {
 		if address != host {
@@ -436,10 +446,13 @@ func TestBrowserThatIsNone(t *testing.T) {
 // is told.
 func TestVouchThatFails(t *testing.T) {
 	d := newDesktop(t)
-	d.b.vouch = func(context.Context, [32]byte) error { return errors.New("no\x1b[2J") }
+	d.b.vouch = func(context.Context, control.Vouch) error { return errors.New("no\x1b[2J") }
 	_, port := d.serve()
 	if status, body := d.visit(port, http.MethodGet, back, "localhost:"+strconv.Itoa(port)); status != http.StatusOK {
 		t.Errorf("%d %s", status, body)
+	}
+	if want := "localhost:" + strconv.Itoa(port) + " " + back; len(d.got) != 1 || d.got[0] != want {
+		t.Errorf("the guest got %q", d.got)
 	}
 	if said := d.err.String(); !strings.Contains(said, "this sandbox's alone") || strings.Contains(said, "\x1b") {
 		t.Errorf("said %q", said)

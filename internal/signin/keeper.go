@@ -17,6 +17,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +58,7 @@ type Keeper struct {
 	providers []*Provider
 
 	mu       sync.Mutex
-	vouched  map[[32]byte]time.Time // codes that came by way of the user's browser
+	vouched  map[[32]byte]vouched   // codes that came by way of the user's browser, by what stands for them
 	refused  map[[32]byte]bool      // access tokens that a server did not take
 	ended    map[[32]byte]time.Time // refresh tokens that renewed nothing any more
 	held     map[[32]byte]*Login    // by the refresh token before, what the store has not taken yet
@@ -71,7 +72,7 @@ func New(cfg Config) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, providers: Of(cfg.Agent),
-		vouched: map[[32]byte]time.Time{}, refused: map[[32]byte]bool{}, ended: map[[32]byte]time.Time{}, held: map[[32]byte]*Login{}, renewals: map[string]time.Time{},
+		vouched: map[[32]byte]vouched{}, refused: map[[32]byte]bool{}, ended: map[[32]byte]time.Time{}, held: map[[32]byte]*Login{}, renewals: map[string]time.Time{},
 	}
 }
 
@@ -94,29 +95,54 @@ const vouchTime = 10 * time.Minute
 // maxVouched bounds the codes that are remembered.
 const maxVouched = 64
 
-// Vouch says that a code, by its SHA-256, came from the user's own browser: a
-// login that it is exchanged for is the user's, and for all sandboxes.
-func (k *Keeper) Vouch(sum [32]byte) {
+// vouched is a code that the guest does not have.
+type vouched struct {
+	p     *Provider
+	code  secret.Value
+	until time.Time
+}
+
+// Vouch says that a code of a provider's came from the user's own browser: a login
+// that it is exchanged for is the user's, and for all sandboxes. The guest has
+// something else in its place, of which this is the SHA-256, and so can have the
+// code exchanged here alone. An error means that it is not kept here what the
+// provider gives; then the guest needs the code itself.
+func (k *Keeper) Vouch(provider string, standIn [32]byte, code secret.Value) error {
+	i := slices.IndexFunc(k.providers, func(p *Provider) bool { return p.Name == provider })
+	if i < 0 || code.IsZero() {
+		return sandbox.Errorf(sandbox.ErrInvalid, "this sandbox does not keep such a sign-in")
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.cfg.Now()
-	for s, until := range k.vouched {
-		if now.After(until) {
+	for s, v := range k.vouched {
+		if now.After(v.until) {
 			delete(k.vouched, s)
 		}
 	}
-	if len(k.vouched) < maxVouched {
-		k.vouched[sum] = now.Add(vouchTime)
+	if len(k.vouched) >= maxVouched {
+		return sandbox.Errorf(sandbox.ErrUnavailable, "too many sign-ins at once")
 	}
+	k.vouched[standIn] = vouched{k.providers[i], code, now.Add(vouchTime)}
+	return nil
 }
 
-func (k *Keeper) isVouched(code string) bool {
+// vouchedFor is the code that a guest has something in place of; zero for none.
+// It is given once: of a code that comes twice, providers may take back what they
+// gave for it (RFC 6749 §4.1.2).
+func (k *Keeper) vouchedFor(p *Provider, standIn string) secret.Value {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	sum := sha256.Sum256([]byte(code))
-	until, ok := k.vouched[sum]
+	sum := sha256.Sum256([]byte(standIn))
+	v, ok := k.vouched[sum]
+	if !ok || v.p != p {
+		return secret.Value{}
+	}
 	delete(k.vouched, sum)
-	return ok && code != "" && k.cfg.Now().Before(until)
+	if !k.cfg.Now().Before(v.until) {
+		return secret.Value{}
+	}
+	return v.code
 }
 
 // attempt is a request to a token endpoint that was let through.
@@ -125,7 +151,7 @@ type attempt struct {
 	endpoint     string
 	client       string
 	clientSecret secret.Value
-	vouched      bool
+	code         secret.Value // of the user's browser, zero for one of the guest's own
 }
 
 type attemptKey struct{}
@@ -193,17 +219,22 @@ func (k *Keeper) issue(ctx context.Context, t intercept.Target, p *Provider, url
 		return refusal(http.StatusBadRequest, "invalid_grant", "this login stays on the host, which gives nothing else for it")
 	}
 	r.Header.Set("Accept-Encoding", "identity")
-	vouched := k.isVouched(f.text("code")) && f.settle(r)
+	code := k.vouchedFor(p, f.text("code"))
+	if !code.IsZero() && !f.settle(r, code) {
+		k.record(t, p, r, true, "the browser's code was said in a way that could be read as another")
+		return errors.New("a code is exchanged in a plainer way")
+	}
 	*r = *r.WithContext(context.WithValue(r.Context(), attemptKey{}, &attempt{
-		p: p, endpoint: url, client: f.text("client_id"), clientSecret: secret.NewValue(f.text("client_secret")), vouched: vouched,
+		p: p, endpoint: url, client: f.text("client_id"), clientSecret: secret.NewValue(f.text("client_secret")), code: code,
 	}))
 	return nil
 }
 
-// settle writes a request for tokens anew, so that the provider can read nothing
-// else in it than was read here: else a guest could have its code taken for the
-// one of the user's browser. What could be read in two ways all the same is false.
-func (f fields) settle(r *http.Request) bool {
+// settle writes a request for tokens anew with the code of the user's browser, so
+// that the provider can read nothing else in it than was read here: else a guest
+// could have its own code pass for that one. What could be read in two ways all
+// the same is false.
+func (f fields) settle(r *http.Request, code secret.Value) bool {
 	kind := ""
 	if said := r.Header["Content-Type"]; len(said) == 1 {
 		kind = typeOf(said[0])
@@ -216,7 +247,7 @@ func (f fields) settle(r *http.Request) bool {
 			return false
 		}
 	}
-	f["code"], _ = json.Marshal(f.text("code"))
+	f["code"], _ = json.Marshal(code.Reveal())
 	body, err := json.Marshal(f)
 	if err != nil {
 		return false
@@ -310,7 +341,7 @@ func (k *Keeper) Response(ctx context.Context, t intercept.Target, res *http.Res
 		return nil
 	}
 	if res.StatusCode >= 300 {
-		return nil // an error has no tokens
+		return a.refused(res)
 	}
 	if err := k.take(ctx, a, res); err != nil {
 		var failed *intercept.Failed
@@ -320,6 +351,28 @@ func (k *Keeper) Response(ctx context.Context, t intercept.Target, res *http.Res
 		k.record(t, a.p, res.Request, true, "a sign-in was not kept: "+err.Error())
 		return &intercept.Failed{Reason: "what the server answered to a sign-in cannot be kept on the host (" + err.Error() + "), and so the guest does not get it"}
 	}
+	return nil
+}
+
+// refused passes an error, which has no tokens. One that repeats the code of the
+// user's browser, which may still be good, does not get to the guest.
+func (a *attempt) refused(res *http.Response) error {
+	if a.code.IsZero() {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	_ = res.Body.Close()
+	all := strings.Builder{}
+	_ = res.Header.Write(&all)
+	var text any
+	_ = json.Unmarshal(body, &text)
+	code := Login{Access: a.code}
+	if err != nil || len(body) > maxAnswer || res.Header.Get("Content-Encoding") != "" ||
+		code.shows([]byte(all.String()+string(body))) || code.within(text) {
+		return &intercept.Failed{Reason: "the server did not take the code of the browser (" + res.Status + "); sign in again"}
+	}
+	res.Trailer = nil
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return nil
 }
 
@@ -352,7 +405,7 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 			return errors.New("it has neither a token nor an error")
 		}
 		put(res, f.pending(), kind)
-		return nil
+		return a.refused(res)
 	}
 	l, err := a.p.newLogin(f, k.cfg.Now())
 	if err != nil {
@@ -411,7 +464,7 @@ func (k *Keeper) keep(ctx context.Context, a *attempt, l *Login) (everybody bool
 	// A guest can sign in by itself, to whatever account somebody told it to. So
 	// what it signs in with is for the others only when the user was there, or
 	// when it is theirs already.
-	everybody = a.vouched || k.sameAccount(ctx, s, name, l)
+	everybody = !a.code.IsZero() || k.sameAccount(ctx, s, name, l)
 	// What is given to nobody but the guest cannot be lost: it is stored first.
 	if everybody {
 		if err = s.Put(ctx, name, v); err == nil {

@@ -26,7 +26,7 @@ func TestTokensStayOnTheHost(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			bare := w.box("bare", agent, true)
-			if got := bare.sign(a, true).text("access_token"); !slices.ContainsFunc(w.signIn.Issued(), func(s standin.Secret) bool { return s.Value == got }) {
+			if got := bare.sign(a, false).text("access_token"); !slices.ContainsFunc(w.signIn.Issued(), func(s standin.Secret) bool { return s.Value == got }) {
 				t.Fatalf("without a keeper the guest has %q", got)
 			}
 			b := w.box("one", agent, false)
@@ -409,7 +409,7 @@ func TestWhoseLogin(t *testing.T) {
 		w.account(who)
 		said := apps["claude"].redemption("code of " + who)
 		if vouched {
-			b.keeper.Vouch(sum(said["code"]))
+			said["code"] = b.vouch(apps["claude"], said["code"])
 		}
 		if got := b.post(apps["claude"].token, jsonType, said); got.status != http.StatusOK {
 			t.Fatalf("%d %s", got.status, got.body)
@@ -455,7 +455,7 @@ func TestNobodysAccount(t *testing.T) {
 	}
 	for _, more := range []string{"", `,"organization":{"uuid":"org"}`} {
 		said := apps["claude"].redemption("first" + more)
-		b.keeper.Vouch(sum(said["code"]))
+		said["code"] = b.vouch(apps["claude"], said["code"])
 		answerWith("token-of-ann", more)
 		b.post(apps["claude"].token, jsonType, said)
 		answerWith("token-of-mallory", more)
@@ -467,32 +467,41 @@ func TestNobodysAccount(t *testing.T) {
 }
 
 // TestVouches: a code that came by the user's browser counts once, not for long,
-// and there are not many.
+// at its provider, and there are not many.
 func TestVouches(t *testing.T) {
 	now := time.Now()
-	k := New(Config{Now: func() time.Time { return now }})
-	k.Vouch(sum("a"))
-	if !k.isVouched("a") || k.isVouched("a") || k.isVouched("") {
-		t.Error("a code counts twice, or none counts")
+	k := New(Config{Agent: "claude", Now: func() time.Time { return now }})
+	claude, chatGPT := table[0], table[2]
+	vouch := func(standIn string) error {
+		return k.Vouch("claude", sum(standIn), secret.NewValue("code of "+standIn))
 	}
-	k.Vouch(sum(""))
-	if k.isVouched("") {
+	has := func(p *Provider, standIn string) bool { return k.vouchedFor(p, standIn).Reveal() == "code of "+standIn }
+	if err := vouch("a"); err != nil || has(chatGPT, "a") || has(claude, "code of a") || !has(claude, "a") || has(claude, "a") {
+		t.Errorf("a code counts elsewhere, by itself, or twice: %v", err)
+	}
+	for _, p := range []string{"chatgpt", "", "claude.one"} {
+		if k.Vouch(p, sum("a"), secret.NewValue("x")) == nil {
+			t.Errorf("a code of %q is kept", p)
+		}
+	}
+	if k.Vouch("claude", sum("a"), secret.Value{}) == nil {
 		t.Error("no code is one")
 	}
-	k.Vouch(sum("b"))
+	if err := vouch("b"); err != nil {
+		t.Error(err)
+	}
 	now = now.Add(vouchTime)
-	if k.isVouched("b") {
+	if has(claude, "b") {
 		t.Error("a code counts after its time")
 	}
 	for i := range 10 * maxVouched {
-		k.Vouch(sum(strings.Repeat("c", i+1)))
-	}
-	if len(k.vouched) > maxVouched {
-		t.Errorf("%d codes are remembered", len(k.vouched))
+		if err := vouch(strings.Repeat("c", i+1)); (err == nil) != (i < maxVouched) {
+			t.Errorf("the code %d: %v", i, err)
+		}
 	}
 	now = now.Add(2 * vouchTime)
-	if k.Vouch(sum("d")); !k.isVouched("d") || len(k.vouched) != 0 {
-		t.Errorf("those of before are still there: %d", len(k.vouched))
+	if err := vouch("d"); err != nil || !has(claude, "d") || len(k.vouched) != 0 {
+		t.Errorf("those of before are still there: %d, %v", len(k.vouched), err)
 	}
 }
 
@@ -500,7 +509,7 @@ func TestVouches(t *testing.T) {
 // have another one pass for it, whichever way the provider reads the request.
 func TestVouchIsForTheCode(t *testing.T) {
 	const (
-		mine   = "the-users-code"
+		mine   = "what-stands-for-the-users-code"
 		theirs = "the-attackers-code"
 		token  = "https://platform.claude.com/v1/oauth/token"
 	)
@@ -528,7 +537,9 @@ func TestVouchIsForTheCode(t *testing.T) {
 				rw.Header().Set("Content-Type", jsonType)
 				_, _ = rw.Write([]byte(`{"access_token":"token-of-somebody"}`))
 			})
-			b.keeper.Vouch(sum(mine))
+			if err := b.keeper.Vouch("claude", sum(mine), secret.NewValue("the-users-code")); err != nil {
+				t.Fatal(err)
+			}
 			r, _ := http.NewRequest(http.MethodPost, c.link, strings.NewReader(c.body))
 			if r.Header.Set("Content-Type", c.kind); c.kind == "" {
 				r.Header["Content-Type"] = []string{formType, jsonType}
@@ -540,6 +551,51 @@ func TestVouchIsForTheCode(t *testing.T) {
 				t.Errorf("a login for all, of the request %q of type %q", got, kind)
 			}
 		})
+	}
+}
+
+// TestCodeStaysOnTheHost: the code of the user's browser is worth something at the
+// keeper alone, and no answer has it.
+func TestCodeStaysOnTheHost(t *testing.T) {
+	w := newWorld(t)
+	b := w.box("one", "claude", false)
+	a := apps["claude"]
+	for _, answer := range []http.HandlerFunc{
+		func(rw http.ResponseWriter, r *http.Request) {
+			http.Error(rw, r.FormValue("code"), http.StatusBadRequest)
+		},
+		func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "/x?code="+r.FormValue("code"), http.StatusFound)
+		},
+		func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set(http.TrailerPrefix+"X", r.FormValue("code"))
+			http.Error(rw, "no", http.StatusBadRequest)
+		},
+		func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("X", r.FormValue("code"))
+			rw.Header().Set("Content-Type", jsonType)
+			_, _ = rw.Write([]byte(`{"error":"x","error_description":"` + r.FormValue("code") + `"}`))
+		},
+		func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Content-Type", jsonType)
+			_, _ = rw.Write([]byte(`{"error":"x","error_description":"\u0074` + r.FormValue("code")[1:] + `"}`))
+		},
+	} {
+		w.instead(answer)
+		got := b.post(a.token, formType, a.redemption(b.vouch(a, "the-code-of-the-browser")))
+		if strings.Contains(b.got.String(), "the-code-of-the-browser") {
+			t.Errorf("the guest got %d %v %s", got.status, got.header, got.body)
+		}
+		b.got.Reset()
+	}
+	// Elsewhere it is nothing.
+	var got string
+	w.instead(func(_ http.ResponseWriter, r *http.Request) { got += r.FormValue("code") })
+	said := a.redemption(b.vouch(a, "the-code-of-the-browser"))
+	b.post("https://evil.example.com/", formType, said)
+	b.post("https://platform.claude.com/elsewhere", formType, said)
+	if got != "in place of the-code-of-the-browserin place of the-code-of-the-browser" {
+		t.Errorf("others got %s", got)
 	}
 }
 
@@ -556,8 +612,7 @@ func TestStoreThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	code := w.code(apps["claude"])
-	b.keeper.Vouch(sum(code))
-	got := b.post(apps["claude"].token, jsonType, apps["claude"].redemption(code))
+	got := b.post(apps["claude"].token, jsonType, apps["claude"].redemption(b.vouch(apps["claude"], code)))
 	if got.status != http.StatusBadGateway || got.text("access_token") != "" {
 		t.Errorf("%d %s", got.status, got.body)
 	}
