@@ -59,9 +59,9 @@ func (c *Client) AgentAsk(ctx context.Context, use AgentUse) (string, error) {
 	return got.Answer, err
 }
 
-// Vouch says that a code, by its SHA-256, came from the user's own browser.
-func (c *Client) Vouch(ctx context.Context, sum [32]byte) error {
-	return c.call(ctx, Request{Op: OpVouch, Code: sum[:]}, nil)
+// Vouch says that a code came from the user's own browser.
+func (c *Client) Vouch(ctx context.Context, v Vouch) error {
+	return c.call(ctx, Request{Op: OpVouch, Vouch: &v}, nil)
 }
 
 // Pending asks which questions stand.

@@ -72,10 +72,18 @@ type Request struct {
 	// a service (service.Definition.BaseVar).
 	Secrets map[string]secret.Wire `json:"secrets,omitempty"`
 	Bases   map[string]string      `json:"bases,omitempty"`
-	// OpVouch: the SHA-256 of the code.
-	Code []byte `json:"code,omitempty"`
+	// OpVouch.
+	Vouch *Vouch `json:"vouch,omitempty"`
 	// OpAgentUse, OpAgentAsk.
 	Agent *AgentUse `json:"agent,omitempty"`
+}
+
+// Vouch is the user's word for a code that their browser came back with from a
+// provider's page, which stays on this machine.
+type Vouch struct {
+	Provider string      `json:"provider"`
+	StandIn  []byte      `json:"stand_in"` // the SHA-256 of what the guest gets in its place
+	Code     secret.Wire `json:"code"`
 }
 
 // AgentUse is a use of the user's SSH agent by a session whose client guards it.

@@ -330,6 +330,22 @@ func (b *Broker) reveal(ctx context.Context, bd *bound) (values, error) {
 	return v, nil
 }
 
+// latest leaves of the values for a placeholder the last n. Each placeholder has
+// its own: a secret whose parts change at once must not push out its others.
+func latest(list []revealed, placeholder string, n int) []revealed {
+	var left []revealed
+	for _, r := range slices.Backward(list) {
+		if r.placeholder == placeholder {
+			if n--; n < 0 {
+				continue
+			}
+		}
+		left = append(left, r)
+	}
+	slices.Reverse(left)
+	return left
+}
+
 // Remember has the value of a part of a secret, "" for the secret itself, taken
 // out of answers.
 func (b *Broker) Remember(name, part string, v secret.Value) {
@@ -352,8 +368,7 @@ func (b *Broker) remember(name string, all []revealed) {
 		if len(r.secret) < minSecret || slices.Contains(list, r) {
 			continue
 		}
-		list = append(list, r)
-		b.values[name] = list[max(0, len(list)-keptValues*len(all)):]
+		b.values[name] = append(latest(list, r.placeholder, keptValues-1), r)
 		changed = true
 	}
 	if !changed {

@@ -144,3 +144,32 @@ func TestShortSecret(t *testing.T) {
 		t.Error("it is looked for")
 	}
 }
+
+// TestPartsAreRemembered: a token that was used a moment ago is still taken out
+// of answers when it, and all that belongs to it, was renewed twice.
+func TestPartsAreRemembered(t *testing.T) {
+	b, err := New(Config{Sandbox: "test", Key: testKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := testBinding("KEY", realKey)
+	one.Parts = []Part{{Name: "refresh"}, {Name: "id"}}
+	if err := b.Bind(one); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		for _, part := range []string{"", "refresh", "id"} {
+			b.Remember("KEY", part, secret.NewValue(fmt.Sprintf("the-%s-token-number-%d", part, i)))
+		}
+	}
+	k := b.known.Load()
+	for i := range 10 {
+		for _, part := range []string{"", "refresh", "id"} {
+			text := fmt.Sprintf("the-%s-token-number-%d", part, i)
+			kept := slices.ContainsFunc(k.list, func(r revealed) bool { return r.secret == text })
+			if kept != (i >= 10-keptValues) {
+				t.Errorf("%s: remembered: %v", text, kept)
+			}
+		}
+	}
+}

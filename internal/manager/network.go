@@ -50,14 +50,14 @@ func (m *Manager) Bind(ctx context.Context, b *bundle.Bundle, secrets map[string
 	return c.Bind(ctx, secrets, bases)
 }
 
-// Vouch tells a running sandbox that a sign-in's code, by its SHA-256, came from
-// the user's own browser.
-func (m *Manager) Vouch(ctx context.Context, b *bundle.Bundle, sum [32]byte) error {
+// Vouch tells a running sandbox that a sign-in's code came from the user's own
+// browser.
+func (m *Manager) Vouch(ctx context.Context, b *bundle.Bundle, v control.Vouch) error {
 	c, err := m.Start(ctx, b)
 	if err != nil {
 		return err
 	}
-	return c.Vouch(ctx, sum)
+	return c.Vouch(ctx, v)
 }
 
 // networkOf completes what a supervisor is told with what it needs for the

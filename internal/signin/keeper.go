@@ -13,9 +13,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,8 +58,10 @@ type Keeper struct {
 	providers []*Provider
 
 	mu       sync.Mutex
-	vouched  map[[32]byte]time.Time // codes that came by way of the user's browser
+	vouched  map[[32]byte]vouched   // codes that came by way of the user's browser, by what stands for them
 	refused  map[[32]byte]bool      // access tokens that a server did not take
+	ended    map[[32]byte]time.Time // refresh tokens that renewed nothing any more
+	held     map[[32]byte]*Login    // by the refresh token before, what the store has not taken yet
 	renewals map[string]time.Time   // the last one of each login
 }
 
@@ -68,7 +72,7 @@ func New(cfg Config) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, providers: Of(cfg.Agent),
-		vouched: map[[32]byte]time.Time{}, refused: map[[32]byte]bool{}, renewals: map[string]time.Time{},
+		vouched: map[[32]byte]vouched{}, refused: map[[32]byte]bool{}, ended: map[[32]byte]time.Time{}, held: map[[32]byte]*Login{}, renewals: map[string]time.Time{},
 	}
 }
 
@@ -91,29 +95,54 @@ const vouchTime = 10 * time.Minute
 // maxVouched bounds the codes that are remembered.
 const maxVouched = 64
 
-// Vouch says that a code, by its SHA-256, came from the user's own browser: a
-// login that it is exchanged for is the user's, and for all sandboxes.
-func (k *Keeper) Vouch(sum [32]byte) {
+// vouched is a code that the guest does not have.
+type vouched struct {
+	p     *Provider
+	code  secret.Value
+	until time.Time
+}
+
+// Vouch says that a code of a provider's came from the user's own browser: a login
+// that it is exchanged for is the user's, and for all sandboxes. The guest has
+// something else in its place, of which this is the SHA-256, and so can have the
+// code exchanged here alone. An error means that it is not kept here what the
+// provider gives; then the guest needs the code itself.
+func (k *Keeper) Vouch(provider string, standIn [32]byte, code secret.Value) error {
+	i := slices.IndexFunc(k.providers, func(p *Provider) bool { return p.Name == provider })
+	if i < 0 || code.IsZero() {
+		return sandbox.Errorf(sandbox.ErrInvalid, "this sandbox does not keep such a sign-in")
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.cfg.Now()
-	for s, until := range k.vouched {
-		if now.After(until) {
+	for s, v := range k.vouched {
+		if now.After(v.until) {
 			delete(k.vouched, s)
 		}
 	}
-	if len(k.vouched) < maxVouched {
-		k.vouched[sum] = now.Add(vouchTime)
+	if len(k.vouched) >= maxVouched {
+		return sandbox.Errorf(sandbox.ErrUnavailable, "too many sign-ins at once")
 	}
+	k.vouched[standIn] = vouched{k.providers[i], code, now.Add(vouchTime)}
+	return nil
 }
 
-func (k *Keeper) isVouched(code string) bool {
+// vouchedFor is the code that a guest has something in place of; zero for none.
+// It is given once: of a code that comes twice, providers may take back what they
+// gave for it (RFC 6749 §4.1.2).
+func (k *Keeper) vouchedFor(p *Provider, standIn string) secret.Value {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	sum := sha256.Sum256([]byte(code))
-	until, ok := k.vouched[sum]
+	sum := sha256.Sum256([]byte(standIn))
+	v, ok := k.vouched[sum]
+	if !ok || v.p != p {
+		return secret.Value{}
+	}
 	delete(k.vouched, sum)
-	return ok && code != "" && k.cfg.Now().Before(until)
+	if !k.cfg.Now().Before(v.until) {
+		return secret.Value{}
+	}
+	return v.code
 }
 
 // attempt is a request to a token endpoint that was let through.
@@ -122,7 +151,7 @@ type attempt struct {
 	endpoint     string
 	client       string
 	clientSecret secret.Value
-	vouched      bool
+	code         secret.Value // of the user's browser, zero for one of the guest's own
 }
 
 type attemptKey struct{}
@@ -138,11 +167,14 @@ func (k *Keeper) Request(ctx context.Context, t intercept.Target, r *http.Reques
 	}
 	url := urlOf(t.Host, r)
 	for _, p := range k.providers {
-		switch {
-		case p.revokes(url):
+		switch plain := plainURL(url); {
+		case p.revokes(url) || p.revokes(plain):
 			return k.revoke(t, p, r)
 		case p.issues(url):
 			return k.issue(ctx, t, p, url, r)
+		case p.issues(plain):
+			k.record(t, p, r, true, "the guest wrote the address of a token endpoint in another way")
+			return errors.New("tokens are asked for at " + plain)
 		}
 	}
 	return nil
@@ -171,14 +203,14 @@ func (k *Keeper) issue(ctx context.Context, t intercept.Target, p *Provider, url
 	if err != nil {
 		return err
 	}
-	if r.Header.Get("Content-Encoding") != "" || r.URL.RawQuery != "" && k.holds(p, r.URL.RawQuery) {
+	if r.Header.Get("Content-Encoding") != "" {
 		return errors.New("that is no way to ask for tokens")
 	}
 	f, err := parseFields(r.Header.Get("Content-Type"), body)
 	if err != nil {
 		f = fields{} // for the server to refuse; its answer is read all the same
 	}
-	switch held := k.holds(p, string(body)); {
+	switch held := k.holds(p, body, r); {
 	case held && f.text("grant_type") == "refresh_token" && f.text("refresh_token") == k.placeholders(p).refresh:
 		return k.renewed(ctx, t, p, r)
 	case held:
@@ -187,10 +219,45 @@ func (k *Keeper) issue(ctx context.Context, t intercept.Target, p *Provider, url
 		return refusal(http.StatusBadRequest, "invalid_grant", "this login stays on the host, which gives nothing else for it")
 	}
 	r.Header.Set("Accept-Encoding", "identity")
+	code := k.vouchedFor(p, f.text("code"))
+	if !code.IsZero() && !f.settle(r, code) {
+		k.record(t, p, r, true, "the browser's code was said in a way that could be read as another")
+		return errors.New("a code is exchanged in a plainer way")
+	}
 	*r = *r.WithContext(context.WithValue(r.Context(), attemptKey{}, &attempt{
-		p: p, endpoint: url, client: f.text("client_id"), clientSecret: secret.NewValue(f.text("client_secret")), vouched: k.isVouched(f.text("code")),
+		p: p, endpoint: url, client: f.text("client_id"), clientSecret: secret.NewValue(f.text("client_secret")), code: code,
 	}))
 	return nil
+}
+
+// settle writes a request for tokens anew with the code of the user's browser, so
+// that the provider can read nothing else in it than was read here: else a guest
+// could have its own code pass for that one. What could be read in two ways all
+// the same is false.
+func (f fields) settle(r *http.Request, code secret.Value) bool {
+	kind := ""
+	if said := r.Header["Content-Type"]; len(said) == 1 {
+		kind = typeOf(said[0])
+	}
+	if r.Method != http.MethodPost || r.URL.RawQuery != "" || kind != formType && kind != jsonType {
+		return false
+	}
+	for name := range f {
+		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "" {
+			return false
+		}
+	}
+	f["code"], _ = json.Marshal(code.Reveal())
+	body, err := json.Marshal(f)
+	if err != nil {
+		return false
+	}
+	if kind == formType {
+		body = form(body)
+	}
+	r.Header.Set("Content-Type", kind)
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return true
 }
 
 func shorten(s string) string { return s[:min(len(s), 100)] }
@@ -199,11 +266,11 @@ func shorten(s string) string { return s[:min(len(s), 100)] }
 // that it has: with that it forgets its placeholders.
 func (k *Keeper) revoke(t intercept.Target, p *Provider, r *http.Request) error {
 	body, err := read(r)
-	if err != nil || !k.holds(p, string(body)+"&"+r.URL.RawQuery) {
+	if err != nil || !k.holds(p, body, r) {
 		return err
 	}
 	k.record(t, p, r, false, "signed out inside; the login stays on the host")
-	return &intercept.Answer{Status: http.StatusOK, Kind: "application/json", Body: []byte("{}")}
+	return &intercept.Answer{Status: http.StatusOK, Kind: jsonType, Body: []byte("{}")}
 }
 
 // renewed answers a refresh: the guest's placeholders go on to be good as long
@@ -223,9 +290,9 @@ func (k *Keeper) renewed(ctx context.Context, t intercept.Target, p *Provider, r
 		return &intercept.Failed{Reason: "a defect of Berth"}
 	}
 	k.record(t, p, r, false, "renewed on the host")
-	kind := "application/json"
-	if strings.Contains(r.Header.Get("Accept"), "x-www-form-urlencoded") {
-		kind, body = "application/x-www-form-urlencoded", form(body)
+	kind := jsonType
+	if strings.Contains(r.Header.Get("Accept"), formType) {
+		kind, body = formType, form(body)
 	}
 	return &intercept.Answer{Status: http.StatusOK, Kind: kind, Body: body}
 }
@@ -233,7 +300,7 @@ func (k *Keeper) renewed(ctx context.Context, t intercept.Target, p *Provider, r
 // refusal is an error as token endpoints say it (RFC 6749 §5.2).
 func refusal(status int, code, text string) *intercept.Answer {
 	return &intercept.Answer{
-		Status: status, Kind: "application/json",
+		Status: status, Kind: jsonType,
 		Body: []byte(`{"error":"` + code + `","error_description":"berth: ` + text + `"}`),
 	}
 }
@@ -244,11 +311,16 @@ func (k *Keeper) placeholders(p *Provider) placeholders {
 	return placeholders{b.Placeholder(p.Secret()), b.Part(p.Secret(), "refresh"), b.Part(p.Secret(), "id")}
 }
 
-// holds reports whether a text has one of a login's placeholders in it.
-func (k *Keeper) holds(p *Provider, text string) bool {
+// holds reports whether a request has one of a login's placeholders in it. Only
+// where it is in a header would it become a token on its way.
+func (k *Keeper) holds(p *Provider, body []byte, r *http.Request) bool {
+	text := []string{string(body), r.URL.RawQuery}
+	for _, v := range r.Header {
+		text = append(text, v...)
+	}
 	ph := k.placeholders(p)
 	for _, s := range []string{ph.access, ph.refresh, ph.id} {
-		if s != "" && strings.Contains(text, s) {
+		if s != "" && strings.Contains(strings.Join(text, "\n"), s) {
 			return true
 		}
 	}
@@ -269,7 +341,7 @@ func (k *Keeper) Response(ctx context.Context, t intercept.Target, res *http.Res
 		return nil
 	}
 	if res.StatusCode >= 300 {
-		return nil // an error has no tokens
+		return a.refused(res)
 	}
 	if err := k.take(ctx, a, res); err != nil {
 		var failed *intercept.Failed
@@ -279,6 +351,28 @@ func (k *Keeper) Response(ctx context.Context, t intercept.Target, res *http.Res
 		k.record(t, a.p, res.Request, true, "a sign-in was not kept: "+err.Error())
 		return &intercept.Failed{Reason: "what the server answered to a sign-in cannot be kept on the host (" + err.Error() + "), and so the guest does not get it"}
 	}
+	return nil
+}
+
+// refused passes an error, which has no tokens. One that repeats the code of the
+// user's browser, which may still be good, does not get to the guest.
+func (a *attempt) refused(res *http.Response) error {
+	if a.code.IsZero() {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	_ = res.Body.Close()
+	all := strings.Builder{}
+	_ = res.Header.Write(&all)
+	var text any
+	_ = json.Unmarshal(body, &text)
+	code := Login{Access: a.code}
+	if err != nil || len(body) > maxAnswer || res.Header.Get("Content-Encoding") != "" ||
+		code.shows([]byte(all.String()+string(body))) || code.within(text) {
+		return &intercept.Failed{Reason: "the server did not take the code of the browser (" + res.Status + "); sign in again"}
+	}
+	res.Trailer = nil
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return nil
 }
 
@@ -295,16 +389,23 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 		return errors.New("it is too long")
 	}
 	_ = res.Body.Close()
-	f, err := parseFields(res.Header.Get("Content-Type"), body)
+	kind := res.Header.Get("Content-Type")
+	f, err := parseFields(kind, body)
 	if err != nil {
 		return err
 	}
-	if f.text(a.p.member(accessToken)) == "" {
+	tokens := a.p.tokensIn(f)
+	for name, values := range res.Header {
+		if tokens.shows([]byte(strings.Join(values, "\n"))) {
+			delete(res.Header, name)
+		}
+	}
+	if tokens.Access.IsZero() {
 		if f.text("error") == "" && len(f) > 0 {
 			return errors.New("it has neither a token nor an error")
 		}
-		put(res, body) // a device's user has not answered yet (RFC 8628 §3.5)
-		return nil
+		put(res, f.pending(), kind)
+		return a.refused(res)
 	}
 	l, err := a.p.newLogin(f, k.cfg.Now())
 	if err != nil {
@@ -323,18 +424,7 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 	if err != nil || l.shows(out) {
 		return errors.New("its tokens are also where they do not belong")
 	}
-	if strings.Contains(res.Header.Get("Content-Type"), "x-www-form-urlencoded") {
-		out = form(out)
-	}
-	for name := range res.Header {
-		for _, v := range res.Header[name] {
-			if l.shows([]byte(v)) {
-				res.Header.Del(name)
-			}
-		}
-	}
-	res.Trailer = nil
-	put(res, out)
+	put(res, out, kind)
 	what := "signed in"
 	if l.Person != "" {
 		what += " as " + l.Person
@@ -351,8 +441,12 @@ func (k *Keeper) take(ctx context.Context, a *attempt, res *http.Response) error
 	return nil
 }
 
-// put makes an answer of these bytes.
-func put(res *http.Response, body []byte) {
+// put makes an answer of a JSON object, in the form that the server's had.
+func put(res *http.Response, body []byte, kind string) {
+	if typeOf(kind) == formType {
+		body = form(body)
+	}
+	res.Trailer = nil
 	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 }
 
@@ -370,7 +464,7 @@ func (k *Keeper) keep(ctx context.Context, a *attempt, l *Login) (everybody bool
 	// A guest can sign in by itself, to whatever account somebody told it to. So
 	// what it signs in with is for the others only when the user was there, or
 	// when it is theirs already.
-	everybody = a.vouched || k.sameAccount(ctx, s, name, l)
+	everybody = !a.code.IsZero() || k.sameAccount(ctx, s, name, l)
 	// What is given to nobody but the guest cannot be lost: it is stored first.
 	if everybody {
 		if err = s.Put(ctx, name, v); err == nil {

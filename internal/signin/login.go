@@ -1,11 +1,13 @@
 package signin
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"mime"
 	"net/url"
 	"slices"
 	"strings"
@@ -93,27 +95,76 @@ func (f fields) text(name string) string {
 	return s
 }
 
-// parseFields reads a JSON object or a form.
-func parseFields(kind string, body []byte) (fields, error) {
-	f := fields{}
-	if strings.Contains(kind, "x-www-form-urlencoded") {
-		values, err := url.ParseQuery(string(body))
-		if err != nil {
-			return nil, errors.New("it is no form")
-		}
-		for name, v := range values {
-			if len(v) != 1 {
-				return nil, errors.New("it says something twice")
-			}
-			f[name], _ = json.Marshal(v[0])
-		}
-	} else if err := json.Unmarshal(body, &f); err != nil || f == nil {
-		return nil, errors.New("it is no JSON object")
+// Media types of what is asked and answered.
+const (
+	formType = "application/x-www-form-urlencoded"
+	jsonType = "application/json"
+)
+
+// typeOf is the media type that a Content-Type says, without its parameters.
+func typeOf(kind string) string {
+	media, _, err := mime.ParseMediaType(kind)
+	if err != nil {
+		return ""
 	}
-	if len(f) > maxFields {
+	return media
+}
+
+var errTwice = errors.New("it says something twice")
+
+// parseFields reads a form, when it is said to be one, or a JSON object. What is
+// there twice is neither: who reads it next may take the other.
+func parseFields(kind string, body []byte) (fields, error) {
+	f, err := fields{}, error(nil)
+	if typeOf(kind) == formType {
+		err = f.form(string(body))
+	} else {
+		err = f.object(body)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case len(f) > maxFields:
 		return nil, errors.New("it says too much")
 	}
 	return f, nil
+}
+
+func (f fields) form(body string) error {
+	values, err := url.ParseQuery(body)
+	if err != nil {
+		return errors.New("it is no form")
+	}
+	for name, v := range values {
+		if len(v) != 1 {
+			return errTwice
+		}
+		f[name], _ = json.Marshal(v[0])
+	}
+	return nil
+}
+
+func (f fields) object(body []byte) error {
+	errNone := errors.New("it is no JSON object") // that of the decoder would quote it
+	if !json.Valid(body) {
+		return errNone
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return errNone
+	}
+	for d.More() {
+		name, err := d.Token()
+		var v json.RawMessage
+		if err != nil || d.Decode(&v) != nil {
+			return errNone
+		}
+		if _, twice := f[name.(string)]; twice {
+			return errTwice
+		}
+		f[name.(string)] = v
+	}
+	return nil
 }
 
 // member is the name that a member of a token's answer has with the provider.
@@ -132,15 +183,24 @@ var tokenNames = []string{accessToken, "refresh_token", "id_token"}
 // standard are the members of RFC 6749 §5.1 that the guest gets as they are.
 var standard = []string{"token_type", "scope"}
 
-// newLogin makes a login of what a token endpoint answered.
-func (p *Provider) newLogin(f fields, now time.Time) (*Login, error) {
+// tokensIn takes the tokens out of what a token endpoint answered, whatever they
+// are.
+func (p *Provider) tokensIn(f fields) *Login {
 	l := &Login{Answer: map[string]json.RawMessage{}}
 	for i, v := range []*secret.Value{&l.Access, &l.Refresh, &l.ID} {
-		text := f.text(p.member(tokenNames[i]))
+		*v = secret.NewValue(f.text(p.member(tokenNames[i])))
+	}
+	return l
+}
+
+// newLogin makes a login of what a token endpoint answered.
+func (p *Provider) newLogin(f fields, now time.Time) (*Login, error) {
+	l := p.tokensIn(f)
+	for i, v := range []secret.Value{l.Access, l.Refresh, l.ID} {
+		text := v.Reveal()
 		if len(text) > maxToken || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return nil, fmt.Errorf("its %s is none", tokenNames[i])
 		}
-		*v = secret.NewValue(text)
 	}
 	for _, name := range p.needs {
 		if f.text(name) == "" {
@@ -152,7 +212,7 @@ func (p *Provider) newLogin(f fields, now time.Time) (*Login, error) {
 		l.Expires = now.Add(time.Duration(seconds) * time.Second)
 	}
 	for _, name := range slices.Concat(standard, p.keep, []string{lifeName}) {
-		if v, ok := f[name]; ok && !l.shows(v) {
+		if v, ok := f[name]; ok && !l.says(v) {
 			l.Answer[name] = v
 		}
 	}
@@ -167,8 +227,41 @@ func (l *Login) shows(text []byte) bool {
 	})
 }
 
+// says is shows for a JSON value, where a token may be written with escapes, or
+// be another one that is named so.
+func (l *Login) says(v json.RawMessage) bool {
+	var decoded any
+	return l.shows(v) || json.Unmarshal(v, &decoded) != nil || l.within(decoded)
+}
+
+func (l *Login) within(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return l.shows([]byte(v))
+	case []any:
+		return slices.ContainsFunc(v, l.within)
+	case map[string]any:
+		for name, in := range v {
+			if slices.Contains(tokenNames, strings.ToLower(name)) || l.shows([]byte(name)) || l.within(in) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// maxPerson bounds a name for people, in characters.
+const maxPerson = 100
+
 // identify says whose login it is, as far as the provider told.
 func (l *Login) identify() {
+	l.whose()
+	// It is printed, and whoever has an account chose it.
+	person := []rune(printable(l.Person))
+	l.Person = string(person[:min(len(person), maxPerson)])
+}
+
+func (l *Login) whose() {
 	var account struct {
 		UUID  string `json:"uuid"`
 		Email string `json:"email_address"`
@@ -179,7 +272,7 @@ func (l *Login) identify() {
 	var org struct {
 		UUID string `json:"uuid"`
 	}
-	if json.Unmarshal(l.Answer["organization"], &org) == nil && org.UUID != "" {
+	if json.Unmarshal(l.Answer["organization"], &org) == nil && org.UUID != "" && l.Account != "" { // of many people
 		l.Account += " " + org.UUID
 	}
 	claims, ok := l.claims()
@@ -244,6 +337,23 @@ func (p *Provider) answer(l *Login, ph placeholders) ([]byte, error) {
 		out[lifeName] = guestLife
 	}
 	return json.Marshal(out)
+}
+
+// pending is an answer that is an error, though its status is none (RFC 8628
+// §3.5): what errors say, and nothing else that may be in it.
+func (f fields) pending() []byte {
+	out := object{}
+	for _, name := range []string{"error", "error_description", "error_uri"} {
+		if text := f.text(name); text != "" {
+			out[name] = text
+		}
+	}
+	var interval float64
+	if json.Unmarshal(f["interval"], &interval) == nil && interval > 0 {
+		out["interval"] = interval
+	}
+	b, _ := json.Marshal(out) // of strings and a number
+	return b
 }
 
 // form writes what answer made as a form, for clients that get one.

@@ -1,8 +1,10 @@
 package signin
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +38,9 @@ type Provider struct {
 	// pages are the URLs, without a scheme and a query, that a user's browser may
 	// be sent to.
 	pages []string
+	// ends are the provider's own pages, as pages are written, where a browser may
+	// end up that is not sent back to this machine.
+	ends []string
 	// keep are the members of a token's answer that the guest gets as they are,
 	// beside those of RFC 6749 §5.1.
 	keep []string
@@ -46,10 +51,13 @@ type Provider struct {
 	shared bool
 	// form: a refresh is sent as a form (RFC 6749 §6), else as JSON.
 	form bool
-	// client is the application's identifier with the provider, for logins of this
-	// host, which do not say it. clientSecret goes with it; it is in each copy of the
-	// application, and no secret (RFC 8252 §8.5).
+	// client is the application's identifier with the provider, which logins of this
+	// host do not say, and clients are those of others. Pages are opened for these
+	// alone: for one that anybody registered, the provider would send the browser
+	// to wherever its owner said. clientSecret goes with client; it is in each copy
+	// of the application, and no secret (RFC 8252 §8.5).
 	client, clientSecret string
+	clients              []string
 	// rivals are the variables of keys that an agent would prefer to the login,
 	// though they are paid for by use.
 	rivals map[string][]string
@@ -146,34 +154,98 @@ func ParsePage(raw string) (Page, bool) {
 		return Page{}, false
 	}
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "https" || u.User != nil || u.Host != u.Hostname() || u.Fragment != "" {
+	if err != nil || u.Scheme != "https" || u.User != nil || u.Host != u.Hostname() || strings.Contains(raw, "#") {
 		return Page{}, false
 	}
-	for _, p := range table {
-		if !slices.Contains(p.pages, u.Host+u.EscapedPath()) {
-			continue
-		}
-		pg := Page{Provider: p, URL: u.String(), State: u.Query().Get("state")}
-		pg.Port, pg.Path = callback(u.Query().Get("redirect_uri"))
-		return pg, true
+	i := slices.IndexFunc(table, func(p *Provider) bool { return slices.Contains(p.pages, u.Host+u.EscapedPath()) })
+	if i < 0 {
+		return Page{}, false
 	}
-	return Page{}, false
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return Page{}, false
+	}
+	for _, values := range q {
+		if len(values) != 1 {
+			return Page{}, false // the provider may take the other
+		}
+	}
+	u.RawQuery = plainQuery(u.RawQuery)
+	pg := Page{Provider: table[i], URL: u.String(), State: q.Get("state")}
+	return pg, len(pg.URL) <= maxURL && pg.leads(q)
+}
+
+// leads says where a browser ends up that opens the page, and whether it may.
+func (pg *Page) leads(q url.Values) bool {
+	app, to := q.Get("client_id"), q.Get("redirect_uri")
+	if app == "" {
+		return to == "" // a device's page, or a link of the provider's own
+	}
+	if app != pg.Provider.client && !slices.Contains(pg.Provider.clients, app) {
+		return false
+	}
+	if end, ok := strings.CutPrefix(to, "https://"); ok {
+		return slices.Contains(pg.Provider.ends, end)
+	}
+	if to == "" {
+		return true
+	}
+	pg.Port, pg.Path = callback(to)
+	// Without a state anybody could have the browser come back.
+	return pg.Port != 0 && pg.State != ""
+}
+
+// plainQuery writes a query without what programs that open a page, which may be
+// shell scripts, could take for something else.
+func plainQuery(q string) string {
+	var out strings.Builder
+	for i := range len(q) {
+		c := q[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~=&+/:,@?%", c) >= 0 {
+			out.WriteByte(c)
+		} else {
+			fmt.Fprintf(&out, "%%%02X", c)
+		}
+	}
+	return out.String()
 }
 
 // callback reads a redirect to this machine (RFC 8252 §7.3).
-func callback(raw string) (port int, path string) {
+func callback(raw string) (port int, at string) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || !slices.Contains([]string{"localhost", "127.0.0.1", "[::1]", "::1"}, u.Hostname()) {
+	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || strings.ContainsAny(raw, "?#") || !slices.Contains([]string{"localhost", "127.0.0.1", "[::1]", "::1"}, u.Hostname()) {
 		return 0, ""
 	}
 	port, err = strconv.Atoi(u.Port())
 	if err != nil || port < 1024 || port > 65535 {
 		return 0, ""
 	}
-	if path = u.EscapedPath(); path == "" {
-		path = "/"
+	if at = u.EscapedPath(); at == "" {
+		at = "/"
 	}
-	return port, path
+	return port, at
+}
+
+// plainURL is what a server might take a URL without its scheme for: escapes,
+// case, parameters, endings, and steps that lead nowhere are undone.
+func plainURL(u string) string {
+	for range 3 {
+		if plain, err := url.PathUnescape(u); err == nil {
+			u = plain
+		}
+	}
+	u = strings.ReplaceAll(strings.ToLower(u), `\`, "/")
+	host, rest, _ := strings.Cut(u, "/")
+	rest, _, _ = strings.Cut(rest, "?")
+	rest, _, _ = strings.Cut(rest, "#")
+	segs := strings.Split(rest, "/")
+	for i, s := range segs {
+		segs[i], _, _ = strings.Cut(s, ";")
+	}
+	rest = strings.TrimRightFunc(path.Join(segs...), func(r rune) bool { return r <= ' ' || r == '/' })
+	dir, last := path.Split(rest)
+	last, _, _ = strings.Cut(last, ".")
+	return host + "/" + dir + last
 }
 
 // urlOf is a request's URL without its scheme and query.

@@ -125,18 +125,45 @@ func (k *Keeper) current(ctx context.Context, p *Provider) (*Login, error) {
 		if !k.due(p, used) { // another sandbox was first
 			return v, nil
 		}
-		next, err := k.renew(ctx, p, used)
-		if err != nil {
-			return secret.Value{}, err
+		next := k.unkept(used)
+		if next == nil {
+			if next, err = k.renew(ctx, p, used); err != nil {
+				return secret.Value{}, err
+			}
+			k.hold(used, next)
 		}
 		used = next
 		return next.value()
 	})
+	if next := k.unkept(l); next != nil && err != nil {
+		return next, nil // to be written with the next use
+	}
 	if err != nil {
 		return k.orOld(p, l, err)
 	}
+	k.hold(l, nil)
 	return used, nil
 }
+
+// hold keeps what a login was renewed to until the store has it: what it was
+// renewed with may be spent. nil: it has.
+func (k *Keeper) hold(l, next *Login) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if next == nil {
+		delete(k.held, sumOf(l.Refresh))
+		return
+	}
+	k.held[sumOf(l.Refresh)] = next
+}
+
+func (k *Keeper) unkept(l *Login) *Login {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.held[sumOf(l.Refresh)]
+}
+
+func sumOf(v secret.Value) [32]byte { return sha256.Sum256([]byte(v.Reveal())) }
 
 // orOld is a token near its end rather than an error that may pass.
 func (k *Keeper) orOld(p *Provider, l *Login, err error) (*Login, error) {
@@ -192,11 +219,14 @@ func (k *Keeper) notTaken(r *http.Request) {
 func (k *Keeper) wasRefused(l *Login) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.refused[sha256.Sum256([]byte(l.Access.Reveal()))]
+	return k.refused[sumOf(l.Access)]
 }
 
 // renew gets the next tokens (RFC 6749 §6).
 func (k *Keeper) renew(ctx context.Context, p *Provider, l *Login) (*Login, error) {
+	if k.hasEnded(l) {
+		return nil, fmt.Errorf("%s did not renew it a moment ago; sign in again: %w", l.Endpoint, loginEnded())
+	}
 	k.mu.Lock()
 	k.renewals[p.Name] = k.cfg.Now()
 	k.mu.Unlock()
@@ -217,8 +247,8 @@ func (k *Keeper) renew(ctx context.Context, p *Provider, l *Login) (*Login, erro
 	}
 	f, ferr := parseFields(res.Header.Get("Content-Type"), body)
 	if res.StatusCode == http.StatusBadRequest || res.StatusCode == http.StatusUnauthorized {
-		return nil, fmt.Errorf("%s does not renew it any more (%s); sign in again: %w", req.URL.Host, shorten(reasonOf(f)),
-			refusal(http.StatusUnauthorized, "invalid_token", "the login has ended; sign in again"))
+		k.notRenewed(l)
+		return nil, fmt.Errorf("%s does not renew it any more (%s); sign in again: %w", req.URL.Host, shorten(reasonOf(f)), loginEnded())
 	}
 	if res.StatusCode != http.StatusOK || ferr != nil {
 		return nil, sandbox.Errorf(sandbox.ErrUnavailable, "%s answered with %s", req.URL.Host, res.Status)
@@ -229,6 +259,28 @@ func (k *Keeper) renew(ctx context.Context, p *Provider, l *Login) (*Login, erro
 	}
 	k.remember(p, next)
 	return next, nil
+}
+
+func loginEnded() *intercept.Answer {
+	return refusal(http.StatusUnauthorized, "invalid_token", "the login has ended; sign in again")
+}
+
+// notRenewed notes that a login has ended, so that the provider is not asked for
+// it again with each request of the guest's.
+func (k *Keeper) notRenewed(l *Login) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.ended) >= maxVouched {
+		clear(k.ended)
+	}
+	k.ended[sumOf(l.Refresh)] = k.cfg.Now()
+}
+
+func (k *Keeper) hasEnded(l *Login) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at, ok := k.ended[sumOf(l.Refresh)]
+	return ok && k.cfg.Now().Sub(at) <= between
 }
 
 // reasonOf is what a token endpoint says of its refusal, in one word.
@@ -277,13 +329,13 @@ func (p *Provider) refresh(ctx context.Context, l *Login) (*http.Request, error)
 		said["client_secret"] = l.ClientSecret.Reveal()
 	}
 	var body []byte
-	kind := "application/json"
+	kind := jsonType
 	if p.form {
 		values := url.Values{}
 		for name, v := range said {
 			values.Set(name, v)
 		}
-		kind, body = "application/x-www-form-urlencoded", []byte(values.Encode())
+		kind, body = formType, []byte(values.Encode())
 	} else {
 		var err error
 		if body, err = json.Marshal(said); err != nil {

@@ -25,6 +25,7 @@ var table = []*Provider{
 		pages: []string{
 			"claude.com/cai/oauth/authorize", "claude.ai/oauth/authorize", "platform.claude.com/oauth/authorize", "console.anthropic.com/oauth/authorize",
 		},
+		ends:   []string{"platform.claude.com/oauth/code/callback", "console.anthropic.com/oauth/code/callback"},
 		keep:   []string{"account", "organization"},
 		client: "9d1c250a-e61b-44d9-88ed-5944d1962f5e",
 		rivals: map[string][]string{"claude": {"ANTHROPIC_API_KEY"}},
@@ -46,6 +47,7 @@ var table = []*Provider{
 		hosts: "chatgpt.com auth.openai.com api.openai.com", shape: service.Shape{Length: 120},
 		tokens: []string{"auth.openai.com/oauth/token"}, revoke: []string{"auth.openai.com/oauth/revoke"},
 		pages:  []string{"auth.openai.com/oauth/authorize", "auth.openai.com/codex/device"},
+		ends:   []string{"auth.openai.com/deviceauth/callback"},
 		needs:  []string{"id_token"},
 		client: "app_EMoamEEZ73f0CkXaXp7hrann",
 		rivals: map[string][]string{"codex": {"CODEX_API_KEY", "OPENAI_API_KEY"}},
@@ -58,10 +60,15 @@ var table = []*Provider{
 	{
 		Name: "google", Title: "Google", Agents: []string{"gemini"},
 		hosts: "cloudcode-pa.googleapis.com www.googleapis.com oauth2.googleapis.com", shape: service.Shape{Prefix: "ya29-", Length: 200},
-		tokens: []string{"oauth2.googleapis.com/token"}, revoke: []string{"oauth2.googleapis.com/revoke"},
+		// The first are what agents use; the others are the same, of older documents.
+		tokens: []string{
+			"oauth2.googleapis.com/token", "www.googleapis.com/oauth2/v4/token", "www.googleapis.com/oauth2/v3/token", "accounts.google.com/o/oauth2/token",
+		},
+		revoke: []string{"oauth2.googleapis.com/revoke", "accounts.google.com/o/oauth2/revoke"},
 		pages:  []string{"accounts.google.com/o/oauth2/v2/auth", "accounts.google.com/o/oauth2/auth"},
-		form:   true,
 		client: "681255809395-oo8ft2oprdrnp9e3aqf6av3hmdib135j.apps.googleusercontent.com",
+		ends:   []string{"codeassist.google.com/authcode"},
+		form:   true,
 		// In two, for searches that take any of this form for somebody's.
 		clientSecret: "GOCSPX-" + "4uHgMPm-1o7Sk-geV6Cu5clXFsxl",
 		rivals:       map[string][]string{"gemini": {"GEMINI_API_KEY", "GOOGLE_API_KEY"}},
@@ -76,6 +83,8 @@ var table = []*Provider{
 		env:    []service.Var{{Name: "COPILOT_GITHUB_TOKEN"}},
 		tokens: []string{"github.com/login/oauth/access_token"},
 		pages:  []string{"github.com/login/device", "github.com/login/oauth/authorize"},
+		// Copilot CLI's, and OpenCode's.
+		client: "Ov23ctDVkRmgkPke0Mmm", clients: []string{"Ov23li8tweQw6odWQebz"},
 		shared: true, form: true,
 		files: map[string]func(*Login, placeholders) []File{"opencode": opencodeCopilot},
 		host: map[string]hostLogin{

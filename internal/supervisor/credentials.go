@@ -118,12 +118,11 @@ func (c *credentials) bind(secrets map[string]secret.Wire, bases map[string]stri
 }
 
 // vouch takes the user's word that a code came from their browser.
-func (c *credentials) vouch(sum []byte) error {
-	if c.keeper == nil || len(sum) != 32 {
+func (c *credentials) vouch(v *control.Vouch) error {
+	if c.keeper == nil || v == nil || len(v.StandIn) != 32 {
 		return sandbox.Errorf(sandbox.ErrInvalid, "that is no code of a sign-in that this sandbox keeps")
 	}
-	c.keeper.Vouch([32]byte(sum))
-	return nil
+	return c.keeper.Vouch(v.Provider, [32]byte(v.StandIn), v.Code.Value)
 }
 
 // storeTime bounds what waits for the store.

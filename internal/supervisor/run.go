@@ -204,7 +204,7 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) error {
 	case control.OpBind:
 		return c.Reply(s.creds.bind(c.Request.Secrets, c.Request.Bases))
 	case control.OpVouch:
-		return c.Reply(nil, s.creds.vouch(c.Request.Code))
+		return c.Reply(nil, s.creds.vouch(c.Request.Vouch))
 	case control.OpPending:
 		return c.Reply(s.questions(), nil)
 	case control.OpAnswer:

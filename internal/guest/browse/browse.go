@@ -88,6 +88,9 @@ func (c *client) show(url string) error {
 	if err != nil {
 		return fmt.Errorf("encode the address: %w", err)
 	}
+	if len(b) >= guestapi.MaxPage { // the client would take it for a guest gone mad, and leave
+		return errors.New("the address is too long to be opened on the host")
+	}
 	if _, err := c.rw.Write(append(b, '\n')); err != nil {
 		return errNobody
 	}

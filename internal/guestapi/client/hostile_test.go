@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -358,3 +359,76 @@ func TestSilentGuest(t *testing.T) {
 }
 
 func TestMain(m *testing.M) { guesttest.Main(m) }
+
+// A guest that was taken over asks for pages as it likes. What is none is told
+// so, what is too long ends it, and nothing of it makes the host wait.
+func TestHostilePages(t *testing.T) {
+	long := strings.Repeat("x", guestapi.MaxPage+1)
+	for _, c := range []struct {
+		name, said string
+		shown      int
+		answers    string // of the host's, for each line one
+		ends       bool   // by itself
+	}{
+		{"two pages", `{"url":"https://a"}` + "\n" + `{"url":"https://b"}` + "\n", 2, "{}\n{}\n", false},
+		{"no JSON", "https://a\n\x00\xff\n\n", 0, "eee", false},
+		{"another type", `{"url":1}` + "\n[]\nnull\n", 0, "eee", false},
+		{"no address", `{"url":""}` + "\n", 0, "e", false},
+		{"two on a line", `{"url":"https://a"}{"url":"https://b"}` + "\n", 0, "e", false},
+		{"no end", `{"url":"https://a"}`, 0, "", false},
+		{"too long", long, 0, "", true},
+		{"too long, and one more", long + "\n" + `{"url":"https://a"}` + "\n", 0, "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			answers := make(chan string, 1)
+			cl := evil{accept: func(ch ssh.Channel, reqs <-chan *ssh.Request) {
+				go ssh.DiscardRequests(reqs)
+				_, _ = io.WriteString(ch, c.said)
+				var got strings.Builder
+				for r := bufio.NewReader(ch); strings.Count(got.String(), "\n") < len(c.answers) && !strings.HasPrefix(c.answers, "{") || got.Len() < len(c.answers); {
+					line, err := r.ReadString('\n')
+					if err != nil {
+						break
+					}
+					got.WriteString(line)
+				}
+				answers <- got.String()
+			}}.dial(t)
+			ctx, cancel := context.WithCancel(guesttest.Context(t))
+			defer cancel()
+			shown := 0
+			ended := make(chan error, 1)
+			go func() { ended <- cl.Browse(ctx, func(string) error { shown++; return nil }) }()
+			got := <-answers
+			if c.ends {
+				if err := <-ended; err == nil || ctx.Err() != nil {
+					t.Errorf("it ends with %v", err)
+				}
+			} else {
+				cancel()
+				if err := <-ended; !errors.Is(err, context.Canceled) {
+					t.Errorf("it ends with %v", err)
+				}
+			}
+			if shown != c.shown || strings.HasPrefix(c.answers, "{") && got != c.answers || strings.HasPrefix(c.answers, "e") && strings.Count(got, `{"error":`) != len(c.answers) {
+				t.Errorf("%d pages are shown, the guest is told %q", shown, got)
+			}
+		})
+	}
+	// One that asks and never reads the answers.
+	cl := evil{accept: func(ch ssh.Channel, reqs <-chan *ssh.Request) {
+		go ssh.DiscardRequests(reqs)
+		for {
+			if _, err := io.WriteString(ch, `{"url":"https://a"}`+"\n"); err != nil {
+				return
+			}
+		}
+	}}.dial(t)
+	ctx, cancel := context.WithTimeout(guesttest.Context(t), 300*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	err := cl.Browse(ctx, func(string) error { return errors.New(strings.Repeat("no ", 1000)) })
+	if err == nil || time.Since(begun) > 10*time.Second {
+		t.Errorf("it ends with %v after %s", err, time.Since(begun))
+	}
+}
