@@ -11,7 +11,10 @@ import (
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/control"
 	"berth.dev/internal/guestapi"
+	"berth.dev/internal/guestapi/client"
+	"berth.dev/internal/manager"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/terminal"
 )
@@ -102,8 +105,8 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		return err
 	}
 	addMissingEnv(spec.Env, creds.Env, b.Spec().Env)
-	if err := settle(ctx, g, agent.Agent{}, agent.Facts{}, creds.Files); err != nil {
-		return fmt.Errorf("prepare the files of secrets: %w", err)
+	if err := a.settleOnce(ctx, m, b, g, creds); err != nil {
+		return err
 	}
 	if o.Detach {
 		info, err := g.StartDetached(ctx, spec)
@@ -126,6 +129,22 @@ func (a *app) runExec(ctx context.Context, o *execOptions) error {
 		fwd.detached(o.Quiet)
 	}
 	return err
+}
+
+// settleOnce writes the files of secrets, where the guest has not been given the
+// same before: that takes longer than the rest of an exec. What somebody inside
+// has taken out of them since stays out until the next run.
+func (a *app) settleOnce(ctx context.Context, m *manager.Manager, b *bundle.Bundle, g *client.Client, creds control.Credentials) error {
+	if creds.Settled || len(creds.Files) == 0 {
+		return nil
+	}
+	if err := settle(ctx, g, agent.Agent{}, agent.Facts{}, creds.Files); err != nil {
+		return fmt.Errorf("prepare the files of secrets: %w", err)
+	}
+	if err := m.Settled(ctx, b, creds.Files); err != nil && !control.IsUnknownOp(err) {
+		return err
+	}
+	return nil
 }
 
 // execSpec is the session for the options; it looks at nothing in the guest.

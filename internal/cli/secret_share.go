@@ -101,7 +101,8 @@ func (a *app) offerLogins(ctx context.Context, agentName, sandboxName string, qu
 			continue
 		}
 		_, of := secret.SplitLogin(logins[i].Name)
-		if !a.wantsLogin(p, of) {
+		v, err := s.Get(ctx, logins[i].Name)
+		if err != nil || !a.wantsLogin(p, of, signin.PersonOf(v)) {
 			continue
 		}
 		if err := a.shareLogin(ctx, s, p.Name, of); err != nil {
@@ -112,12 +113,16 @@ func (a *app) offerLogins(ctx context.Context, agentName, sandboxName string, qu
 }
 
 // wantsLogin asks whether a login of another sandbox's is for all.
-func (a *app) wantsLogin(p *signin.Provider, of string) bool {
+func (a *app) wantsLogin(p *signin.Provider, of, person string) bool {
+	to := p.Title
+	if person != "" {
+		to += " as " + person
+	}
 	if !a.interactive() {
-		a.note("sandbox %s is signed in to %s by a code; to use that login everywhere: berth secret share --sandbox %s %s", of, p.Title, of, p.Secret())
+		a.note("sandbox %s is signed in to %s by a code; to use that login everywhere: berth secret share --sandbox %s %s", of, to, of, p.Secret())
 		return false
 	}
-	fmt.Fprintf(a.Err, "berth: sandbox %s signed in to %s, by a code. Was that you, and are all sandboxes to use that login? [y/N] ", of, p.Title)
+	fmt.Fprintf(a.Err, "berth: sandbox %s signed in to %s, by a code. Was that you, and are all sandboxes to use that login? [y/N] ", of, to)
 	answer, err := bufio.NewReader(a.In).ReadString('\n')
 	word := strings.ToLower(strings.TrimSpace(answer))
 	return err == nil && (word == "y" || word == "yes")

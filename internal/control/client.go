@@ -64,6 +64,11 @@ func (c *Client) Vouch(ctx context.Context, v Vouch) error {
 	return c.call(ctx, Request{Op: OpVouch, Vouch: &v}, nil)
 }
 
+// Settled says that the guest has the files of a Credentials.
+func (c *Client) Settled(ctx context.Context, files []GuestFile) error {
+	return c.call(ctx, Request{Op: OpSettled, Settled: SumOf(files)}, nil)
+}
+
 // Pending asks which questions stand.
 func (c *Client) Pending(ctx context.Context) ([]Question, error) {
 	var q []Question

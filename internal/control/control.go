@@ -11,6 +11,7 @@ package control
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,6 +55,8 @@ const (
 	OpAgentAsk Op = "agent-ask"
 	// OpVouch says that a sign-in's code came by way of the user's own browser.
 	OpVouch Op = "vouch"
+	// OpSettled says that the guest has the files of a Credentials.
+	OpSettled Op = "settled"
 )
 
 // Request opens a connection.
@@ -74,6 +77,8 @@ type Request struct {
 	Bases   map[string]string      `json:"bases,omitempty"`
 	// OpVouch.
 	Vouch *Vouch `json:"vouch,omitempty"`
+	// OpSettled: SumOf those files.
+	Settled []byte `json:"settled,omitempty"`
 	// OpAgentUse, OpAgentAsk.
 	Agent *AgentUse `json:"agent,omitempty"`
 }
@@ -112,7 +117,9 @@ type AgentAnswer struct {
 type Credentials struct {
 	Env   map[string]string `json:"env,omitempty"`
 	Files []GuestFile       `json:"files,omitempty"`
-	Bound []Bound           `json:"bound,omitempty"`
+	// Settled: the guest was given these files before, since it was last started.
+	Settled bool    `json:"settled,omitempty"`
+	Bound   []Bound `json:"bound,omitempty"`
 	// Warnings are secrets that cannot be used, and why.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -125,6 +132,23 @@ type GuestFile struct {
 	// is to be done when Mark is in the file.
 	Merge bool   `json:"merge,omitempty"`
 	Mark  string `json:"mark,omitempty"`
+}
+
+// SumOf tells files of a guest's apart, of those that are merged by what the
+// guest has when nothing is to be done; nil for none.
+func SumOf(files []GuestFile) []byte {
+	if len(files) == 0 {
+		return nil
+	}
+	h := sha256.New()
+	for _, f := range files {
+		content := f.Content
+		if f.Merge && f.Mark != "" {
+			content = []byte(f.Mark)
+		}
+		fmt.Fprintf(h, "%d %s %d %s", len(f.Path), f.Path, len(content), content)
+	}
+	return h.Sum(nil)
 }
 
 // Bound is a secret that the sandbox can use.

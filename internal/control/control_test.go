@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -224,5 +225,31 @@ func TestAgent(t *testing.T) {
 	c = serve(t, func(c *Conn) { _ = c.Reply(AgentAnswer{Answer: "once"}, nil) })
 	if answer, err := c.AgentAsk(t.Context(), use); err != nil || answer != "once" {
 		t.Errorf("%q, %v", answer, err)
+	}
+}
+
+// TestSumOf: files that have to be given to a guest anew have another sum.
+func TestSumOf(t *testing.T) {
+	plain := []GuestFile{{Path: "a", Content: []byte("b")}}
+	merged := []GuestFile{{Path: "a", Content: []byte(`{"at":1}`), Merge: true, Mark: "m"}}
+	if SumOf(nil) != nil {
+		t.Error("no files have a sum")
+	}
+	for what, other := range map[string][]GuestFile{
+		"content": {{Path: "a", Content: []byte("c")}}, "name": {{Path: "c", Content: []byte("b")}},
+		"more": append(slices.Clone(plain), plain...), "ends elsewhere": {{Path: "a1 ", Content: []byte("b")}},
+	} {
+		if bytes.Equal(SumOf(plain), SumOf(other)) {
+			t.Errorf("another %s has the same sum", what)
+		}
+	}
+	// What is merged says the time, and is not written where its mark is.
+	later := []GuestFile{{Path: "a", Content: []byte(`{"at":2}`), Merge: true, Mark: "m"}}
+	if !bytes.Equal(SumOf(merged), SumOf(later)) {
+		t.Error("the same mark has two sums")
+	}
+	later[0].Mark = "n"
+	if bytes.Equal(SumOf(merged), SumOf(later)) {
+		t.Error("two marks have the same sum")
 	}
 }

@@ -50,6 +50,15 @@ func (m *Manager) Bind(ctx context.Context, b *bundle.Bundle, secrets map[string
 	return c.Bind(ctx, secrets, bases)
 }
 
+// Settled tells a running sandbox that its guest has the files of a bind.
+func (m *Manager) Settled(ctx context.Context, b *bundle.Bundle, files []control.GuestFile) error {
+	c, err := m.Start(ctx, b)
+	if err != nil {
+		return err
+	}
+	return c.Settled(ctx, files)
+}
+
 // Vouch tells a running sandbox that a sign-in's code came from the user's own
 // browser.
 func (m *Manager) Vouch(ctx context.Context, b *bundle.Bundle, v control.Vouch) error {

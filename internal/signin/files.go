@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"berth.dev/internal/secret"
 )
 
 // File is a JSON file in the home of the guest's user, by which an agent is
@@ -141,6 +143,16 @@ func opencodeCopilot(_ *Login, ph placeholders) []File {
 	return []File{file(opencodeFile, ph.access, object{"github-copilot": object{
 		"type": "oauth", "access": ph.access, "refresh": ph.access, "expires": 0,
 	}})}
+}
+
+// PersonOf is whom a login that is kept is for, by the provider's own word, for
+// people; "" when that is not known.
+func PersonOf(v secret.Value) string {
+	l, err := parseLogin(v)
+	if err != nil {
+		return ""
+	}
+	return printable(l.Person)
 }
 
 // Account is who is signed in, for people; "" when that is not known.

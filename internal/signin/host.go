@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"berth.dev/internal/atomicfile"
+	"berth.dev/internal/credential"
 	"berth.dev/internal/sandbox"
 	"berth.dev/internal/secret"
 )
@@ -128,27 +129,41 @@ func (k *Keeper) renewHost(ctx context.Context, p *Provider) (*Login, error) {
 	if err != nil || !k.due(p, l) {
 		return l, err // the agent was first
 	}
-	next, err := k.renew(wait, p, l)
-	if err != nil {
-		return k.orOld(p, l, err)
+	next := k.unkept(l)
+	if next == nil {
+		if next, err = k.renew(wait, p, l); err != nil {
+			return k.orOld(p, l, err)
+		}
+		k.hold(l, next)
 	}
+	if err := h.rewrite(k.cfg.Home, next); err != nil {
+		// It is used meanwhile, and written with the next use.
+		k.cfg.Record(credential.Use{Time: k.cfg.Now(), Secret: p.Secret(), Refused: true, Reason: err.Error()})
+		return next, nil
+	}
+	k.hold(l, nil)
+	return next, nil
+}
+
+// rewrite puts a login's tokens into the agent's file.
+func (h hostLogin) rewrite(home string, l *Login) error {
 	// Where it is a link, what it leads to is written.
-	name, err := filepath.EvalSymlinks(filepath.Join(k.cfg.Home, h.path))
+	name, err := filepath.EvalSymlinks(filepath.Join(home, h.path))
 	if err != nil {
-		return nil, fmt.Errorf("write the renewed login: %w", err)
+		return fmt.Errorf("write the renewed login: %w", err)
 	}
 	old, err := readFile(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	b, err := h.write(old, next)
+	b, err := h.write(old, l)
 	if err != nil {
-		return nil, fmt.Errorf("write the renewed login to %s: %w", name, err)
+		return fmt.Errorf("write the renewed login to %s: %w", name, err)
 	}
 	if err := atomicfile.Write(name, b, 0o600); err != nil {
-		return nil, fmt.Errorf("write the renewed login: %w", err)
+		return fmt.Errorf("write the renewed login: %w", err)
 	}
-	return next, nil
+	return nil
 }
 
 // change sets members of an object in a JSON file, at the end of a path.

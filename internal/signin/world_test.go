@@ -122,7 +122,10 @@ type box struct {
 }
 
 // box makes a sandbox; without a keeper and a broker when bare.
-func (w *world) box(name, agent string, bare bool) *box {
+func (w *world) box(name, agent string, bare bool) *box { return w.boxOf(name, agent, bare, "") }
+
+// boxOf is box, of a sandbox that uses the logins below a home where there is one.
+func (w *world) boxOf(name, agent string, bare bool, home string) *box {
 	w.tb.Helper()
 	b := &box{world: w, name: name}
 	record := func(u credential.Use) {
@@ -138,6 +141,7 @@ func (w *world) box(name, agent string, bare bool) *box {
 	b.keeper = New(Config{
 		Sandbox: name, Agent: agent, Store: func(bool) (*secret.Store, error) { return open() }, Broker: b.broker, Bind: b.bind,
 		Client: func() *http.Client { return b.proxy.Client() }, Record: record, Now: w.now,
+		FromHost: home != "", Home: home,
 	})
 	ca, err := intercept.NewCA(time.Now)
 	if err != nil {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,7 @@ type credentials struct {
 	warned  []string // why secrets cannot be used
 	noted   string   // what the store last had to say
 	changed string   // of the files, when they were read
+	settled []byte   // control.SumOf the files that the guest was given last
 }
 
 // startCredentials makes the broker, with what is stored bound already: a
@@ -114,7 +116,15 @@ func (c *credentials) bind(secrets map[string]secret.Wire, bases map[string]stri
 	for _, f := range c.keeper.Files(ctx) {
 		out.Files = append(out.Files, control.GuestFile{Path: f.Path, Content: f.Content, Merge: true, Mark: f.Mark})
 	}
+	out.Settled = bytes.Equal(c.settled, control.SumOf(out.Files))
 	return out, nil
+}
+
+// settle notes which files the guest has.
+func (c *credentials) settle(sum []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = sum
 }
 
 // vouch takes the user's word that a code came from their browser.

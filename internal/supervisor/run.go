@@ -205,6 +205,9 @@ func (s *Supervisor) handle(ctx context.Context, conn *net.UnixConn) error {
 		return c.Reply(s.creds.bind(c.Request.Secrets, c.Request.Bases))
 	case control.OpVouch:
 		return c.Reply(nil, s.creds.vouch(c.Request.Vouch))
+	case control.OpSettled:
+		s.creds.settle(c.Request.Settled)
+		return c.Reply(nil, nil)
 	case control.OpPending:
 		return c.Reply(s.questions(), nil)
 	case control.OpAnswer:

@@ -52,7 +52,7 @@ func TestAdversarySecretsHost(t *testing.T) {
 		if got := procFile(t, run.Process.Pid, "environ"); !has(got, keys...) {
 			t.Fatal("the keys are not found in the environment of the command that was given them")
 		}
-		if !k.pidHas(t, supervisor) {
+		if !k.search().pid(t, supervisor) {
 			t.Fatal("the key is not found in the memory of the supervisor, which has used it")
 		}
 		all := append(descendants(t, supervisor), append(in.PIDs.Engine, supervisor)...)

@@ -1,20 +1,13 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -204,17 +197,7 @@ func testSecretsInside(t *testing.T, u *user, options ...string) {
 				break
 			}
 		}
-		found := map[string]bool{
-			"environment":   k.guestHas(t, name, "cat /proc/[0-9]*/environ"),
-			"files":         k.guestHas(t, name, "tar c --ignore-failed-read /etc /home /root /run /tmp /var /dev/shm 2>/dev/null"),
-			"guest memory":  k.memoryHas(t, name),
-			"saved state":   false,
-			"host's record": false,
-		}
-		k.u.must(t, k.ws, "stop", name)
-		found["saved state"] = k.folderHas(t, k.u.inspect(t, name).Dir)
-		found["host's record"] = k.folderHas(t, filepath.Join(k.u.berthHome, "data", "audit", k.id(t, name)))
-		t.Logf("%s: %v", name, found)
+		found := k.search().everywhere(t, name)
 		for what, has := range found {
 			switch {
 			case name == k.name && has:
@@ -224,107 +207,6 @@ func testSecretsInside(t *testing.T, u *user, options ...string) {
 			}
 		}
 	}
-}
-
-func (k keeping) id(t *testing.T, name string) string {
-	t.Helper()
-	var known []struct{ ID string }
-	if err := json.Unmarshal([]byte(k.u.must(t, k.ws, "inspect", name)), &known); err != nil || len(known) != 1 {
-		t.Fatalf("inspect: %v", err)
-	}
-	return known[0].ID
-}
-
-// guestHas says whether what root of the guest can print has the key in it. It
-// is looked for outside: a search inside would bring it in.
-func (k keeping) guestHas(t *testing.T, name, script string) bool {
-	t.Helper()
-	r := k.u.run(t, k.ws, nil, "exec", "-u", "root", name, "sh", "-c", script)
-	if len(r.out) < 1000 {
-		t.Fatalf("%s: %d %s", script, r.code, r.err)
-	}
-	return strings.Contains(r.out, realKey)
-}
-
-// memoryHas looks through the memory of the sandbox's processes but for the
-// supervisor, which has to have the key.
-func (k keeping) memoryHas(t *testing.T, name string) bool {
-	t.Helper()
-	return slices.ContainsFunc(k.u.inspect(t, name).PIDs.Engine, func(pid int) bool { return k.pidHas(t, pid) })
-}
-
-// pidHas looks through the memory of a process.
-func (k keeping) pidHas(t *testing.T, pid int) bool {
-	t.Helper()
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mem.Close()
-	looked := 0
-	for line := range strings.Lines(string(maps)) {
-		var from, to int64
-		var mode string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || mode[0] != 'r' {
-			continue
-		}
-		n, has := holds(io.NewSectionReader(mem, from, to-from))
-		looked += n
-		if has {
-			return true
-		}
-	}
-	if looked < 1<<20 {
-		t.Fatalf("only %d bytes of process %d could be read", looked, pid)
-	}
-	return false
-}
-
-// holds reads as far as it can, and says whether the key is in it.
-func holds(r io.Reader) (read int, has bool) {
-	b := bufio.NewReaderSize(r, 1<<20)
-	var tail []byte
-	buf := make([]byte, 1<<20)
-	for {
-		n, err := b.Read(buf)
-		read += n
-		both := append(tail, buf[:n]...)
-		if bytes.Contains(both, []byte(realKey)) {
-			return read, true
-		}
-		tail = append([]byte(nil), both[max(0, len(both)-len(realKey)):]...)
-		if err != nil {
-			return read, false
-		}
-	}
-}
-
-func (k keeping) folderHas(t *testing.T, dir string) bool {
-	t.Helper()
-	found, files := false, 0
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || d.Name() == "spec.json" { // which has what -e said, as its user was told
-			return err
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		files++
-		if _, has := holds(f); has {
-			found = true
-		}
-		return nil
-	})
-	if err != nil || files == 0 {
-		t.Fatalf("%s: %d files, %v", dir, files, err)
-	}
-	return found
 }
 
 // TestAdversarySecretsOutside: tries to get the key out of a bound host's

@@ -150,7 +150,14 @@ func TestSignInByCode(t *testing.T) {
 						t.Errorf("the other sandbox came with something: %+v", use)
 					}
 				}
-				s.u.must(t, ws, strings.Fields(share)...)
+				if way.agent == "codex" { // by the answer to a question
+					scr := s.u.open(t, ws, append([]string{"run", "--name", next, way.agent, ws, "--"}, way.say...)...)
+					scr.see("signed in to ChatGPT as octo@example.com, by a code. Was that you")
+					scr.keys("y\r")
+					scr.see("Paris, says the model.")
+				} else {
+					s.u.must(t, ws, strings.Fields(share)...)
+				}
 				works(next)
 				works(first)
 				if way.login == "login/copilot" || way.login == "login/anthropic-key" {

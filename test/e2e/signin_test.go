@@ -111,6 +111,14 @@ func (s *signingIn) taken(t *testing.T, call string) {
 	}
 }
 
+// status asks an agent whether it is signed in, after the words of its login.
+func status(agent string) []string {
+	if agent == "codex" {
+		return []string{"login", "status"}
+	}
+	return []string{"status"}
+}
+
 // briefLife is how long tokens hold where they are to run out in a test: there
 // are several calls of an agent's in it, each of which takes seconds.
 const briefLife = 8 * time.Second
@@ -184,6 +192,9 @@ func TestSignIn(t *testing.T) {
 						out = []string{"exec", first, "claude", "auth", "logout"}
 					}
 					s.u.must(t, ws, out...)
+					if r := s.u.run(t, ws, nil, append(append([]string{"exec", first, tt.login[0]}, tt.login[1:len(tt.login)-1]...), status(tt.agent)...)...); r.code == 0 {
+						t.Errorf("after it signed out: %+v", r)
+					}
 					for _, use := range s.api.Uses() {
 						if strings.Contains(use.Line, "revoke") {
 							t.Errorf("a sandbox has ended the login of all: %+v", use)
