@@ -118,16 +118,15 @@ func (m *Manager) spawn(ctx context.Context, b *bundle.Bundle) (socket string, e
 		return "", m.explain(ctx, b, fmt.Errorf("start a supervisor: %w", err))
 	}
 	go func() { _ = cmd.Wait() }() // while this process lives, it is the one to reap it
-	if err := control.WriteLine(start, control.Start{Version: control.Version, Bundle: b.Name()}); err != nil {
-		return "", fmt.Errorf("speak with the supervisor: %w", err)
-	}
+	// One that ends before it has read this says why, or its log does.
+	werr := control.WriteLine(start, control.Start{Version: control.Version, Bundle: b.Name()})
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM); started.Close() })()
 	var answer control.Started
 	if err := control.ReadLine(bufio.NewReader(started), &answer); err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		return "", m.explain(ctx, b, sandbox.Errorf(sandbox.ErrInternal, "the supervisor of sandbox %s ended before it answered: %w", b.Name(), err).
+		return "", m.explain(ctx, b, sandbox.Errorf(sandbox.ErrInternal, "the supervisor of sandbox %s ended before it answered: %w", b.Name(), errors.Join(err, werr)).
 			WithHint("look at its log: %s", log.Name()))
 	}
 	if answer.Error != nil {

@@ -1,7 +1,9 @@
 package gvisor
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,7 +15,32 @@ import (
 func TestMain(m *testing.M) {
 	Reexec()
 	unprivileged.ReexecTest()
+	if cgo {
+		os.Exit(withoutCgo())
+	}
 	os.Exit(m.Run())
+}
+
+// withoutCgo runs these tests as they can be run, for who says no more than
+// go test on a machine with a C compiler.
+func withoutCgo() int {
+	dir, err := os.MkdirTemp("", "gvisor-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "gvisor.test")
+	build := exec.Command("go", "test", "-c", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	test := exec.Command(program, os.Args[1:]...)
+	for _, cmd := range []*exec.Cmd{build, test} {
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "without cgo:", err)
+			return 1
+		}
+	}
+	return 0
 }
 
 func TestConformance(t *testing.T) { enginetest.Suite(t, New()) }
