@@ -221,9 +221,19 @@ func readClaude(b []byte) (*Login, error) {
 	}, nil
 }
 
+// claudeRefreshLife is how long Claude Code takes a token that renews to be good
+// when nobody says.
+const claudeRefreshLife = 30 * 24 * time.Hour
+
 func writeClaude(old []byte, l *Login) ([]byte, error) {
+	life := claudeRefreshLife
+	var seconds float64
+	if json.Unmarshal(l.Answer[refreshLifeName], &seconds) == nil && seconds > 0 && seconds < 1e9 {
+		life = time.Duration(seconds) * time.Second
+	}
 	return change(old, object{
 		"accessToken": l.Access.Reveal(), "refreshToken": l.Refresh.Reveal(), "expiresAt": l.Expires.UnixMilli(),
+		"refreshTokenExpiresAt": time.Now().Add(life).UnixMilli(),
 	}, "claudeAiOauth")
 }
 

@@ -201,6 +201,9 @@ func (l *Login) life() time.Duration {
 // lifeName is the member of an answer that says how long its token is good.
 const lifeName = "expires_in"
 
+// refreshLifeName is that of the token which renews it, where one says that.
+const refreshLifeName = "refresh_token_expires_in"
+
 // notTaken notes that a server refused a token, so that it is renewed before it
 // is used again.
 func (k *Keeper) notTaken(r *http.Request) {

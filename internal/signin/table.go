@@ -26,7 +26,7 @@ var table = []*Provider{
 			"claude.com/cai/oauth/authorize", "claude.ai/oauth/authorize", "platform.claude.com/oauth/authorize", "console.anthropic.com/oauth/authorize",
 		},
 		ends:   []string{"platform.claude.com/oauth/code/callback", "console.anthropic.com/oauth/code/callback"},
-		keep:   []string{"account", "organization"},
+		keep:   []string{"account", "organization", refreshLifeName},
 		client: "9d1c250a-e61b-44d9-88ed-5944d1962f5e",
 		rivals: map[string][]string{"claude": {"ANTHROPIC_API_KEY"}},
 		files:  map[string]func(*Login, placeholders) []File{"claude": claudeFiles},
