@@ -53,6 +53,10 @@ var byCodes = []byCode{
 		agent: "opencode", command: []string{"opencode", "auth", "login", "-p", "openai", "-m", "ChatGPT Pro/Plus (headless)"}, shows: deviceCode,
 		login: "login/chatgpt", call: "POST chatgpt.com/backend-api/codex/responses", say: []string{"run", "-m", "openai/gpt-5.5", "say it"},
 	},
+	{
+		agent: "opencode", command: []string{"opencode", "auth", "login", "-p", "github-copilot"}, shows: deviceCode, asks: []string{"GitHub deployment type"},
+		login: "login/copilot", call: "POST api.githubcopilot.com/", say: []string{"run", "-m", "github-copilot/gpt-5-mini", "say it"},
+	},
 }
 
 // signInBy signs the agent of a sandbox in as its user does who has the browser

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 )
 
@@ -76,7 +77,9 @@ func (s *SignIn) serveOpenAI(model OpenAI) {
 	s.mux.Handle("api.openai.com/", s.guard(p, model))
 	for _, host := range []string{"models.opencode.ai", "models.dev"} {
 		s.mux.HandleFunc("GET "+host+"/api.json", func(w http.ResponseWriter, _ *http.Request) {
-			reply(w, catalogue("openai", "OpenAI", "gpt-5.5"))
+			all := catalogue("openai", "OpenAI", "gpt-5.5")
+			maps.Copy(all, catalogue("github-copilot", "GitHub Copilot", copilotModels[0]))
+			reply(w, all)
 		})
 	}
 }
