@@ -177,19 +177,19 @@ func (k *Keeper) Request(ctx context.Context, t intercept.Target, r *http.Reques
 			return errors.New("tokens are asked for at " + plain)
 		}
 	}
-	return nil
+	return k.repeatable(r)
 }
 
 // read reads a body to its end and puts it back.
-func read(r *http.Request) ([]byte, error) {
+func read(r *http.Request, most int64) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, most+1))
 	switch {
 	case err != nil:
 		return nil, &intercept.Failed{Reason: "the body of the request is not whole"}
-	case len(body) > maxRequest:
+	case int64(len(body)) > most:
 		return nil, errors.New("a sign-in says less than that")
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -199,7 +199,7 @@ func read(r *http.Request) ([]byte, error) {
 
 // issue handles a request for tokens.
 func (k *Keeper) issue(ctx context.Context, t intercept.Target, p *Provider, url string, r *http.Request) error {
-	body, err := read(r)
+	body, err := read(r, maxRequest)
 	if err != nil {
 		return err
 	}
@@ -265,7 +265,7 @@ func shorten(s string) string { return s[:min(len(s), 100)] }
 // revoke keeps a guest from ending a login that others use, and lets it believe
 // that it has: with that it forgets its placeholders.
 func (k *Keeper) revoke(t intercept.Target, p *Provider, r *http.Request) error {
-	body, err := read(r)
+	body, err := read(r, maxRequest)
 	if err != nil || !k.holds(p, body, r) {
 		return err
 	}
@@ -337,6 +337,7 @@ func (k *Keeper) Response(ctx context.Context, t intercept.Target, res *http.Res
 	if !ok {
 		if res.StatusCode == http.StatusUnauthorized {
 			k.notTaken(res.Request)
+			k.again(ctx, t, res)
 		}
 		return nil
 	}

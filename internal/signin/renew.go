@@ -207,7 +207,7 @@ const refreshLifeName = "refresh_token_expires_in"
 // notTaken notes that a server refused a token, so that it is renewed before it
 // is used again.
 func (k *Keeper) notTaken(r *http.Request) {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), bearer)
 	if !ok {
 		return
 	}

@@ -120,6 +120,10 @@ func (s *signingIn) codeOf(t *testing.T, link string) string {
 	return html.UnescapeString(code)
 }
 
+// briefLife is how long tokens hold where they are to run out in a test: there
+// are several calls of an agent's in it, each of which takes seconds.
+const briefLife = 8 * time.Second
+
 // TestSignInByCode: what a sandbox signed in to by a code, which could be
 // anybody's, is its own until its user says otherwise.
 func TestSignInByCode(t *testing.T) {

@@ -1,0 +1,74 @@
+package signin
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+
+	"berth.dev/internal/credential"
+	"berth.dev/internal/egress/intercept"
+)
+
+// maxAgain bounds the body of a request that is kept to be sent again, in bytes.
+const maxAgain = 4 << 20
+
+// repeatable is a request that is sent again with the next token where a server
+// does not take this one: some agents give a login up that is refused once, and
+// others wait for the end of a token that the guest does not know.
+type repeatable struct {
+	p    *Provider
+	body []byte
+}
+
+type repeatableKey struct{}
+
+// repeatable keeps what it takes to send a request again that a login goes with.
+func (k *Keeper) repeatable(r *http.Request) error {
+	i := -1
+	for j, p := range k.providers {
+		if ph := k.placeholders(p).access; ph != "" && r.Header.Get("Authorization") == bearer+ph {
+			i = j
+		}
+	}
+	if i < 0 || r.ContentLength < 0 || r.ContentLength > maxAgain || r.Header.Get("Upgrade") != "" {
+		return nil
+	}
+	body, err := read(r, maxAgain)
+	if err != nil {
+		return err
+	}
+	*r = *r.WithContext(context.WithValue(r.Context(), repeatableKey{}, &repeatable{k.providers[i], body}))
+	return nil
+}
+
+// again sends a request again whose token was refused, when there is another by
+// now. What cannot be sent leaves the answer that there is.
+func (k *Keeper) again(ctx context.Context, t intercept.Target, res *http.Response) {
+	r, ok := res.Request.Context().Value(repeatableKey{}).(*repeatable)
+	if !ok {
+		return
+	}
+	l, err := k.current(ctx, r.p)
+	if err != nil || res.Request.Header.Get("Authorization") == bearer+l.Access.Reveal() {
+		return
+	}
+	req := res.Request.Clone(res.Request.Context())
+	req.Header.Set("Authorization", bearer+l.Access.Reveal())
+	req.Body, req.ContentLength = http.NoBody, int64(len(r.body))
+	if len(r.body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(r.body))
+	}
+	next, err := k.cfg.Client().Do(req)
+	if err != nil {
+		return
+	}
+	k.cfg.Record(credential.Use{
+		Time: k.cfg.Now(), Secret: r.p.Secret(), Host: t.Host, Port: t.Port, Method: req.Method, Path: req.URL.EscapedPath(), Reason: "sent again, renewed",
+	})
+	_ = res.Body.Close()
+	*res = *next
+}
+
+// bearer is what comes before a token (RFC 6750 §2.1).
+const bearer = "Bearer "
