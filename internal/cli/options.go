@@ -193,7 +193,7 @@ func (a *app) wishEnv(o *createOptions, known *agent.Agent, w *wish) error {
 	}
 	w.session = map[string]string{}
 	if o.Creds != sandbox.CredentialsNone {
-		w.secrets = takeSecrets(entries, env)
+		w.secrets = a.takeSecrets(entries, env)
 	}
 	if !o.Quiet {
 		a.warnOfKeys(env)
