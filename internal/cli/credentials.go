@@ -106,7 +106,7 @@ func (a *app) bases(spec sandbox.Spec, o offer) map[string]string {
 		return nil
 	}
 	bases := map[string]string{}
-	for _, d := range service.Builtin() {
+	for _, d := range a.services() {
 		if d.BaseVar == "" {
 			continue
 		}

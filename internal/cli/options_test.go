@@ -77,7 +77,7 @@ func TestWish(t *testing.T) {
 // are; one that goes inside is warned of, with what keeps it outside.
 func TestWishOfKeys(t *testing.T) {
 	const long = "0123456789012345678901234567890123456789"
-	a, _ := at(t, "TICKETS_TOKEN="+long, "MISTRAL_API_KEY="+long, "OTHER=sk-ant-"+long)
+	a, _ := at(t, "TICKETS_URL=https://tickets.example.net", "TICKETS_TOKEN="+long, "MISTRAL_API_KEY="+long, "OTHER=sk-ant-"+long)
 	if _, err := a.manager(); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestWishOfKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := "[[service]]\nname = 'tickets'\nhosts = ['tickets.example.com']\nvars = ['TICKETS_TOKEN', 'TICKETS_KEY']\n[[service.scheme]]\nkind = 'bearer'\n"
+	own := "[[service]]\nname = 'tickets'\nhosts = ['tickets.example.com']\nvars = ['TICKETS_TOKEN', 'TICKETS_KEY']\nbase_var = 'TICKETS_URL'\n[[service.scheme]]\nkind = 'bearer'\n"
 	if err := os.WriteFile(filepath.Join(config, "services.toml"), []byte(own), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +99,9 @@ func TestWishOfKeys(t *testing.T) {
 	}
 	if !slices.Equal(w.secrets, []string{"TICKETS_TOKEN", "MISTRAL_API_KEY"}) || w.spec.Env["TICKETS_TOKEN"] != "" || len(w.spec.Env) != 5 {
 		t.Errorf("secrets %v, env %v", w.secrets, w.spec.Env)
+	}
+	if bases := a.bases(w.spec, w.offer(*claude(t))); bases["TICKETS_URL"] != "https://tickets.example.net" {
+		t.Errorf("its own base_var is not looked at: %v", bases)
 	}
 	for _, want := range []string{
 		"GROQ_API_KEY looks like a key, and whatever runs in the sandbox can read it; in a sandbox that can use secrets, -e GROQ_API_KEY without a value,",
