@@ -140,6 +140,10 @@ func (a *app) runSecretSet(ctx context.Context, name string, o *secretSetOptions
 		if v, err = a.secretValue(ctx, name, o); err != nil {
 			return err
 		}
+		if a.checkForm(e, v) != nil {
+			return sandbox.Errorf(sandbox.ErrInvalid, "that is not what the secret %s can be: AWS keys are JSON with AccessKeyId and SecretAccessKey", name).
+				WithHint("keep those of this shell with: berth secret import AWS_ACCESS_KEY_ID; or what a command prints: berth secret set %s --command 'aws configure export-credentials'", name)
+		}
 	}
 	if err := s.Set(ctx, e, v); err != nil {
 		return err
@@ -152,11 +156,24 @@ func (a *app) runSecretSet(ctx context.Context, name string, o *secretSetOptions
 	a.noteSecret(e)
 	if e.Command != "" {
 		// So that a slip shows now, and not in a sandbox.
-		if _, err := src.Token(ctx); err != nil {
+		t, err := src.Token(ctx)
+		if err == nil {
+			err = a.checkForm(e, t.Value)
+		}
+		if err != nil {
 			a.note("the command is kept, but does not work now: %v", err)
 		}
 	}
 	return a.secretsChanged(ctx, e.Sandbox, "set", name)
+}
+
+// checkForm refuses what cannot be the secret of its service.
+func (a *app) checkForm(e secret.Entry, v secret.Value) error {
+	if d, ok := serviceOf(e, a.services()); !ok || !d.Signs() {
+		return nil
+	}
+	_, err := secret.ParseAWSKeys(v)
+	return err
 }
 
 // definition is the user's own service, nil when none of its flags was given.
