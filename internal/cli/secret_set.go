@@ -209,6 +209,10 @@ func (o *secretSetOptions) definition(name string) (*service.Definition, error) 
 	env := o.Env
 	if len(env) == 0 {
 		env = []string{strings.NewReplacer(".", "_", "-", "_").Replace(name)}
+		if c := name[0]; c >= '0' && c <= '9' {
+			return nil, sandbox.Errorf(sandbox.ErrInvalid, "no variable can be called %s", env[0]).
+				WithHint("say in which one sandboxes see the placeholder: --env VAR")
+		}
 	}
 	for _, v := range env {
 		d.Env = append(d.Env, service.Var{Name: v})
