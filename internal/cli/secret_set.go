@@ -84,9 +84,10 @@ func secretName(cmd *cobra.Command, args []string) error {
 		return wants(1, 1)(cmd, args)
 	}
 	name, _, assigned := strings.Cut(args[0], "=")
-	if len(args) > 1 || assigned {
+	isKey := service.LooksLikeKey(name) // which most of them could be by their letters
+	if len(args) > 1 || assigned || isKey {
 		hint := "berth secret set NAME"
-		if secret.CheckName(name) == nil {
+		if secret.CheckName(name) == nil && !isKey {
 			hint = "berth secret set " + name
 		}
 		return sandbox.Errorf(sandbox.ErrInvalid, "a secret's value cannot be an argument: other processes see it there, and the shell remembers it").
