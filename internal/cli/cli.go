@@ -20,6 +20,7 @@ import (
 	"berth.dev/internal/hostdir"
 	"berth.dev/internal/manager"
 	"berth.dev/internal/sandbox"
+	"berth.dev/internal/service"
 	"berth.dev/internal/terminal"
 )
 
@@ -70,6 +71,9 @@ type app struct {
 	mgr  *manager.Manager
 	dirs hostdir.Dirs
 	err  error
+
+	readServices sync.Once
+	known        []service.Definition
 }
 
 func newApp(stdio Stdio, env Env) *app {

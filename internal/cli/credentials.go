@@ -106,7 +106,7 @@ func (a *app) bases(spec sandbox.Spec, o offer) map[string]string {
 		return nil
 	}
 	bases := map[string]string{}
-	for _, d := range service.Builtin() {
+	for _, d := range a.services() {
 		if d.BaseVar == "" {
 			continue
 		}
@@ -158,12 +158,21 @@ func (a *app) sayBound(got control.Credentials, unused []string) {
 }
 
 // takeSecrets takes those variables out of env that are named without a value
-// and hold keys of services that are known: they are bound instead.
+// and hold keys of services that are known, the user's own included: they are
+// bound instead.
+func (a *app) takeSecrets(entries []string, env map[string]string) []string {
+	return takeKeys(entries, env, a.knownVar)
+}
+
+// takeSecrets is the same with the built-in services alone.
 func takeSecrets(entries []string, env map[string]string) []string {
+	return takeKeys(entries, env, func(name string) bool { _, known := service.ByVar(name); return known })
+}
+
+func takeKeys(entries []string, env map[string]string, known func(name string) bool) []string {
 	var taken []string
 	for _, name := range entries {
-		v, ok := env[name]
-		if _, known := service.ByVar(name); ok && known && v != "" {
+		if v, ok := env[name]; ok && v != "" && known(name) {
 			taken = append(taken, name)
 			delete(env, name)
 		}
@@ -171,11 +180,18 @@ func takeSecrets(entries []string, env map[string]string) []string {
 	return taken
 }
 
-// warnOfKeys warns of values that look like keys and go into the sandbox.
+// warnOfKeys warns of values that look like keys and go into the sandbox: by
+// their form, or by the name of their variable.
 func (a *app) warnOfKeys(env map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		if service.LooksLikeKey(env[name]) {
-			a.note("%s looks like a key, and whatever runs in the sandbox can read it; -e %s alone, or berth secret set, keeps it outside", name, name)
+		const looks = "%s looks like a key, and whatever runs in the sandbox can read it; "
+		known := a.knownVar(name)
+		switch {
+		case !service.LooksLikeKey(env[name]) && (!known || len(env[name]) < service.MinKey):
+		case known:
+			a.note(looks+"in a sandbox that can use secrets, -e %s without a value, or berth secret set %s, keeps it outside", name, name, name)
+		default:
+			a.note(looks+"berth secret set %s --host HOST --bearer keeps it outside", name, name)
 		}
 	}
 }

@@ -32,8 +32,9 @@ func newLogCommand(a *app) *cobra.Command {
 		Short: "Show what sandboxes did in the network, and what was decided about it",
 		Long: `Show the audit record of a sandbox, or of all and of your changes to the policy:
 one line for each connection, DNS question, request that Berth looked into, use
-of a credential, decision, change of policy, start and end. Sandboxes that were removed are in it
-for 30 days. With --json the lines are as they are on disk, one JSON object each.
+of a credential, decision, change of policy or of a secret, start and end.
+Sandboxes that were removed are in it for 30 days. With --json the lines are as
+they are on disk, one JSON object each.
 
 ` + "`berth logs SANDBOX`" + ` is something else: what the agent wrote on its terminal.`,
 		Example: `  berth log claude-project --denied       what was refused, and why
@@ -50,7 +51,7 @@ for 30 days. With --json the lines are as they are on disk, one JSON object each
 	f.BoolVar(&o.Net, "net", false, "only connections, requests and DNS questions")
 	f.BoolVar(&o.HTTP, "http", false, "only requests on connections that Berth looks into")
 	f.BoolVar(&o.DNS, "dns", false, "only DNS questions")
-	f.BoolVar(&o.Secrets, "secrets", false, "only uses of credentials")
+	f.BoolVar(&o.Secrets, "secrets", false, "only uses of credentials and changes of those that are kept")
 	f.StringSliceVar(&o.Kinds, "kind", nil, "only this `KIND`: "+kindNames()+"; may be given several times")
 	f.BoolVar(&o.Denied, "denied", false, "only what was denied")
 	f.BoolVarP(&o.Follow, "follow", "f", false, "go on with what happens from now on")

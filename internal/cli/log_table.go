@@ -175,6 +175,8 @@ func logWhatOf(e audit.Event) string {
 		return e.Method + " " + place + e.Path
 	case e.Kind == audit.Secret && e.Protocol == audit.SSHAgent:
 		return logAgentOf(e)
+	case secretChange(e):
+		return e.Detail + " " + e.Secret
 	case e.Kind == audit.Secret:
 		return strings.TrimSpace(e.Secret + " for " + e.Method + " " + cmp.Or(e.Name, e.Address) + e.Path)
 	case e.Kind == audit.Gap && e.Lost > 0:
@@ -185,6 +187,12 @@ func logWhatOf(e audit.Event) string {
 		return e.Detail
 	}
 	return place
+}
+
+// secretChange reports whether an event is a change of a secret by its user, and
+// not a use of one.
+func secretChange(e audit.Event) bool {
+	return e.Kind == audit.Secret && e.Protocol != audit.SSHAgent && e.Verdict == "" && e.Detail != ""
 }
 
 // logAgentOf says what the user's SSH agent was asked for.

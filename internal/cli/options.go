@@ -64,6 +64,8 @@ func (o *createOptions) register(cmd *cobra.Command) {
 	// What follows the agent's name is the agent's.
 	f.SetInterspersed(false)
 	_ = cmd.RegisterFlagCompletionFunc("workspace", completeFolders)
+	_ = cmd.RegisterFlagCompletionFunc("preset", cobra.FixedCompletions(policy.Presets(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("credentials", cobra.FixedCompletions(credentialWays(), cobra.ShellCompDirectiveNoFileComp))
 }
 
 // wish is what a command line asks for: the spec, and what goes to the session
@@ -116,9 +118,9 @@ func (o *createOptions) checkNumbers(spec *sandbox.Spec) (err error) {
 		return sandbox.Errorf(sandbox.ErrInvalid, "there is no preset %q", o.Preset).
 			WithHint("the presets are %s", strings.Join(policy.Presets(), ", "))
 	}
-	if ways := []string{sandbox.CredentialsSandbox, sandbox.CredentialsHost, sandbox.CredentialsNone}; o.Creds != "" && !slices.Contains(ways, o.Creds) {
-		return sandbox.Errorf(sandbox.ErrInvalid, "--credentials %q is none of them", o.Creds).
-			WithHint("they are %s", strings.Join(ways, ", "))
+	if o.Creds != "" && !slices.Contains(credentialWays(), o.Creds) {
+		return sandbox.Errorf(sandbox.ErrInvalid, "--credentials cannot be %q", o.Creds).
+			WithHint("say one of %s", strings.Join(credentialWays(), ", "))
 	}
 	for _, p := range o.HostPorts {
 		if p < 1 || p > 65535 {
@@ -179,6 +181,11 @@ func (a *app) wishMounts(o *createOptions, agentNamed bool, folders []string, w 
 	return nil
 }
 
+// credentialWays are what --credentials can say.
+func credentialWays() []string {
+	return []string{sandbox.CredentialsSandbox, sandbox.CredentialsHost, sandbox.CredentialsNone}
+}
+
 func (a *app) wishEnv(o *createOptions, known *agent.Agent, w *wish) error {
 	entries, err := a.envEntries(o.EnvFiles, o.Env)
 	if err != nil {
@@ -193,7 +200,7 @@ func (a *app) wishEnv(o *createOptions, known *agent.Agent, w *wish) error {
 	}
 	w.session = map[string]string{}
 	if o.Creds != sandbox.CredentialsNone {
-		w.secrets = takeSecrets(entries, env)
+		w.secrets = a.takeSecrets(entries, env)
 	}
 	if !o.Quiet {
 		a.warnOfKeys(env)

@@ -73,6 +73,50 @@ func TestWish(t *testing.T) {
 	}
 }
 
+// A key of a service of the user's own is bound as those of the built-in ones
+// are; one that goes inside is warned of, with what keeps it outside.
+func TestWishOfKeys(t *testing.T) {
+	const long = "0123456789012345678901234567890123456789"
+	a, _ := at(t, "TICKETS_URL=https://tickets.example.net", "TICKETS_TOKEN="+long, "MISTRAL_API_KEY="+long, "OTHER=sk-ant-"+long)
+	if _, err := a.manager(); err != nil {
+		t.Fatal(err)
+	}
+	config, err := a.dirs.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := "[[service]]\nname = 'tickets'\nhosts = ['tickets.example.com']\nvars = ['TICKETS_TOKEN', 'TICKETS_KEY']\nbase_var = 'TICKETS_URL'\n[[service.scheme]]\nkind = 'bearer'\n"
+	if err := os.WriteFile(filepath.Join(config, "services.toml"), []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	a.Err = &said
+	w, err := a.wish(&createOptions{Env: []string{
+		"TICKETS_TOKEN", "MISTRAL_API_KEY", "OTHER", "TICKETS_KEY=" + long, "GROQ_API_KEY=" + long, "OPENAI_API_KEY=local", "PLAIN=" + long,
+	}}, claude(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(w.secrets, []string{"TICKETS_TOKEN", "MISTRAL_API_KEY"}) || w.spec.Env["TICKETS_TOKEN"] != "" || len(w.spec.Env) != 5 {
+		t.Errorf("secrets %v, env %v", w.secrets, w.spec.Env)
+	}
+	if bases := a.bases(w.spec, w.offer(*claude(t))); bases["TICKETS_URL"] != "https://tickets.example.net" {
+		t.Errorf("its own base_var is not looked at: %v", bases)
+	}
+	for _, want := range []string{
+		"GROQ_API_KEY looks like a key, and whatever runs in the sandbox can read it; in a sandbox that can use secrets, -e GROQ_API_KEY without a value,",
+		"TICKETS_KEY looks like a key",
+		"OTHER looks like a key, and whatever runs in the sandbox can read it; berth secret set OTHER --host HOST --bearer keeps it outside",
+	} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, &said)
+		}
+	}
+	if n := strings.Count(said.String(), "looks like"); n != 3 || strings.Contains(said.String(), long) {
+		t.Errorf("%d warnings:\n%s", n, &said)
+	}
+}
+
 func TestWishOfTheHomeAsksFirst(t *testing.T) {
 	a, dir := at(t)
 	w, err := a.wish(&createOptions{}, claude(t), []string{filepath.Dir(dir)})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -86,9 +87,15 @@ func (a *app) secretsChanged(ctx context.Context, sandboxName, what string, name
 	return errors.Join(append(errs, a.reload(ctx, m, sandboxName))...)
 }
 
-// services are those that are known, the user's own first. A file of them that
-// makes no sense is said, and stands in the way of nothing else.
+// services are those that are known, the user's own first, as they are when the
+// command first needs them. A file of them that makes no sense is said once, and
+// stands in the way of nothing else.
 func (a *app) services() []service.Definition {
+	a.readServices.Do(func() { a.known = a.loadServices() })
+	return a.known
+}
+
+func (a *app) loadServices() []service.Definition {
 	if _, err := a.manager(); err != nil {
 		return service.Builtin()
 	}
@@ -101,6 +108,12 @@ func (a *app) services() []service.Definition {
 		a.note("%v", err)
 	}
 	return service.All(own)
+}
+
+// knownVar reports whether a variable holds the key of a service that is known,
+// the user's own included.
+func (a *app) knownVar(name string) bool {
+	return slices.ContainsFunc(a.services(), func(d service.Definition) bool { return slices.Contains(d.Vars, name) })
 }
 
 // serviceOf says what service an entry's secret is for.

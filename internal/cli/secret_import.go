@@ -41,7 +41,7 @@ its variable; the parts of AWS keys as one secret, aws.`,
 // importArgs wants names of variables, and repeats nothing that is none.
 func importArgs(_ *cobra.Command, args []string) error {
 	for _, v := range args {
-		if secret.CheckName(v) != nil {
+		if secret.CheckName(v) != nil || service.LooksLikeKey(v) {
 			return sandbox.Errorf(sandbox.ErrInvalid, "that is no name of a variable").WithHint("berth secret import VAR")
 		}
 	}

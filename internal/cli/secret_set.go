@@ -84,9 +84,10 @@ func secretName(cmd *cobra.Command, args []string) error {
 		return wants(1, 1)(cmd, args)
 	}
 	name, _, assigned := strings.Cut(args[0], "=")
-	if len(args) > 1 || assigned {
+	isKey := service.LooksLikeKey(name) // which most of them could be by their letters
+	if len(args) > 1 || assigned || isKey {
 		hint := "berth secret set NAME"
-		if secret.CheckName(name) == nil {
+		if secret.CheckName(name) == nil && !isKey {
 			hint = "berth secret set " + name
 		}
 		return sandbox.Errorf(sandbox.ErrInvalid, "a secret's value cannot be an argument: other processes see it there, and the shell remembers it").
@@ -140,6 +141,10 @@ func (a *app) runSecretSet(ctx context.Context, name string, o *secretSetOptions
 		if v, err = a.secretValue(ctx, name, o); err != nil {
 			return err
 		}
+		if a.checkForm(e, v) != nil {
+			return sandbox.Errorf(sandbox.ErrInvalid, "that is not what the secret %s can be: AWS keys are JSON with AccessKeyId and SecretAccessKey", name).
+				WithHint("keep those of this shell with: berth secret import AWS_ACCESS_KEY_ID; or what a command prints: berth secret set %s --command 'aws configure export-credentials'", name)
+		}
 	}
 	if err := s.Set(ctx, e, v); err != nil {
 		return err
@@ -152,11 +157,24 @@ func (a *app) runSecretSet(ctx context.Context, name string, o *secretSetOptions
 	a.noteSecret(e)
 	if e.Command != "" {
 		// So that a slip shows now, and not in a sandbox.
-		if _, err := src.Token(ctx); err != nil {
+		t, err := src.Token(ctx)
+		if err == nil {
+			err = a.checkForm(e, t.Value)
+		}
+		if err != nil {
 			a.note("the command is kept, but does not work now: %v", err)
 		}
 	}
 	return a.secretsChanged(ctx, e.Sandbox, "set", name)
+}
+
+// checkForm refuses what cannot be the secret of its service.
+func (a *app) checkForm(e secret.Entry, v secret.Value) error {
+	if d, ok := serviceOf(e, a.services()); !ok || !d.Signs() {
+		return nil
+	}
+	_, err := secret.ParseAWSKeys(v)
+	return err
 }
 
 // definition is the user's own service, nil when none of its flags was given.
@@ -192,6 +210,10 @@ func (o *secretSetOptions) definition(name string) (*service.Definition, error) 
 	env := o.Env
 	if len(env) == 0 {
 		env = []string{strings.NewReplacer(".", "_", "-", "_").Replace(name)}
+		if c := name[0]; c >= '0' && c <= '9' {
+			return nil, sandbox.Errorf(sandbox.ErrInvalid, "no variable can be called %s", env[0]).
+				WithHint("say in which one sandboxes see the placeholder: --env VAR")
+		}
 	}
 	for _, v := range env {
 		d.Env = append(d.Env, service.Var{Name: v})

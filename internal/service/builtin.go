@@ -298,20 +298,26 @@ func find(is func(Definition) bool) (Definition, bool) {
 	return Definition{}, false
 }
 
-// minKey is the least length, in bytes, of what is taken for a key by its look.
-const minKey = 20
+// MinKey is the least length, in bytes, of what is taken for a key.
+const MinKey = 20
 
 // LooksLikeKey reports whether a value starts like the keys of a built-in
-// service and is as long as one. It is for warnings: a value of which nothing is
-// known may be a key all the same.
+// service, or is of another form that keys have, and is as long as one. It is for
+// warnings: a value of which nothing is known may be a key all the same.
 func LooksLikeKey(value string) bool {
-	return len(value) >= minKey && slices.ContainsFunc(builtin(), func(d Definition) bool {
-		return len(d.Shape.Prefix) >= 3 && strings.HasPrefix(value, d.Shape.Prefix) || otherKey(value)
-	})
+	return len(value) >= MinKey && (otherKey(value) || slices.ContainsFunc(builtin(), func(d Definition) bool {
+		return len(d.Shape.Prefix) >= 3 && strings.HasPrefix(value, d.Shape.Prefix)
+	}))
 }
 
 // otherKey knows forms of keys that no placeholder has.
 func otherKey(value string) bool {
-	return slices.ContainsFunc([]string{"AKIA", "ASIA", "ghp_", "ghu_", "ghs_", "github_pat_", "sk-ant-", "sk_live_", "xoxp-", "xoxe-"},
+	switch {
+	case strings.HasPrefix(value, "-----BEGIN ") && strings.Contains(value, "PRIVATE KEY-----"):
+		return true
+	case strings.HasPrefix(value, "eyJ") && strings.Count(value, ".") == 2: // a JWT
+		return true
+	}
+	return slices.ContainsFunc([]string{"AKIA", "ASIA", "ghp_", "ghu_", "ghs_", "github_pat_", "sk-ant-", "sk_live_", "xoxp-", "xoxe-", "ya29."},
 		func(p string) bool { return strings.HasPrefix(value, p) })
 }

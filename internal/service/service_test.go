@@ -347,6 +347,8 @@ func TestField(t *testing.T) {
 func TestLooksLikeKey(t *testing.T) {
 	for in, want := range map[string]bool{
 		"sk-ant-api03-abcdefghijklmno": true, "ghp_0123456789abcdefghij": true, "AKIAIOSFODNN7EXAMPLE": true, "glpat-aaaaaaaaaaaaaaaaaaaa": true,
+		"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl": true, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln": true, "ya29.a0Af_aaaaaaaaaaaaaaa": true,
+		"-----BEGIN CERTIFICATE-----\nMIIB": false, "eyJhbGciOiJIUzI1NiJ9": false,
 		"": false, "sk-": false, "/usr/local/share/some/path": false, "production": false, "en_US.UTF-8": false,
 	} {
 		if got := LooksLikeKey(in); got != want {

@@ -158,7 +158,8 @@ func (s *Supervisor) endGuest() {
 // letGo gives the bundle back, or removes it when it was to go.
 func (s *Supervisor) letGo(failure error) error {
 	if s.cfg.Bundle.Spec().Remove {
-		return errors.Join(s.held.Delete(), audit.MarkRemoved(s.cfg.AuditDir, time.Now()))
+		// Before its name is free: who has it next must not find them.
+		return errors.Join(s.forgetSecrets(), s.held.Delete(), audit.MarkRemoved(s.cfg.AuditDir, time.Now()))
 	}
 	err := s.held.Update(func(st *bundle.State) {
 		st.Status, st.Stopped = sandbox.Stopped, time.Now().UTC()
@@ -167,6 +168,20 @@ func (s *Supervisor) letGo(failure error) error {
 		}
 	})
 	return errors.Join(err, s.held.Unlock())
+}
+
+// forgetSecrets removes the secrets and logins that are this sandbox's alone, also
+// where it was made to use none.
+func (s *Supervisor) forgetSecrets() error {
+	c := credentials{dir: s.cfg.SecretsDir, keyring: s.cfg.Settings.Secrets.UsesKeyring()}
+	store, err := c.open(false)
+	if err == nil && store != nil {
+		err = store.RemoveSandbox(context.Background(), s.cfg.Bundle.Name())
+	}
+	if err != nil {
+		return fmt.Errorf("remove the secrets of %s: %w", s.cfg.Bundle.Name(), err)
+	}
+	return nil
 }
 
 // serve answers the control socket until it is closed.

@@ -82,6 +82,7 @@ func testProvider(t *testing.T, u *user, p provider) {
 	if r.code != 0 || !strings.Contains(r.out, p.says) {
 		t.Errorf("status %d, and the answer is not in:\n%s\n%s", r.code, r.out, r.err)
 	}
+	p.onlyPlaceholder(t, u, ws, name)
 	var lines []string
 	called, queries := false, []string{}
 	for _, q := range origin.Requests() {
@@ -107,6 +108,23 @@ func testProvider(t *testing.T, u *user, p provider) {
 		if strings.Contains(text, secret) {
 			t.Errorf("the record has %q:\n%s", secret, summary(events))
 		}
+	}
+}
+
+// onlyPlaceholder: what the agent had, and what it left, has the placeholder of
+// the key in it and not the key.
+func (p provider) onlyPlaceholder(t *testing.T, u *user, ws, name string) {
+	t.Helper()
+	placeholder := u.must(t, ws, "exec", name, "sh", "-c", `printf %s "$`+p.variable+`"`)
+	left := u.run(t, ws, nil, "exec", "-u", "root", name, "sh", "-c",
+		"env; cat /proc/[0-9]*/environ; tar c --ignore-failed-read /etc /home /root /run /tmp /dev/shm "+ws+" 2>/dev/null")
+	switch {
+	case placeholder == "" || strings.Contains(placeholder, p.key):
+		t.Errorf("inside, %s is %q", p.variable, placeholder)
+	case !strings.Contains(left.out, placeholder):
+		t.Errorf("the placeholder is not found, so the key would not be: %d bytes, %s", len(left.out), left.err)
+	case strings.Contains(left.out, p.key):
+		t.Error("the key is inside")
 	}
 }
 

@@ -164,6 +164,38 @@ func TestSecretsWork(t *testing.T) {
 	})
 }
 
+// TestSecretsGoWithTheSandbox: a sandbox that goes away with its agent takes its
+// own secrets with it, and the next of its name does not get them.
+func TestSecretsGoWithTheSandbox(t *testing.T) {
+	least(t, func(t *testing.T, u *user) {
+		ws, name := u.workspace(t), u.fresh(t)
+		for _, credentials := range []string{"sandbox", "none"} {
+			end := filepath.Join(ws, "end-"+credentials)
+			u.must(t, ws, "run", "-d", "--rm", "--credentials", credentials, "--name", name, "shell", ws, "--",
+				"-c", "while [ ! -e "+end+" ]; do sleep 0.1; done")
+			set := u.command(t.Context(), ws, "secret", "set", "--sandbox", name, "ANTHROPIC_API_KEY")
+			set.Stdin = strings.NewReader(realKey)
+			if r := finish(t, set); r.code != 0 {
+				t.Fatalf("%+v", r)
+			}
+			if kept := u.must(t, ws, "secret", "ls"); !strings.Contains(kept, " "+name+" ") {
+				t.Fatalf("it is not there:\n%s", kept)
+			}
+			if err := os.WriteFile(end, nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			for strings.Contains(u.must(t, ws, "ls", "-a"), " "+name+" ") {
+				if t.Context().Err() != nil {
+					t.Fatal("the sandbox does not go")
+				}
+			}
+			if kept := u.must(t, ws, "secret", "ls"); strings.Contains(kept, " "+name+" ") {
+				t.Errorf("--credentials %s: it has not gone with its sandbox:\n%s", credentials, kept)
+			}
+		}
+	})
+}
+
 // TestAdversarySecretsInside looks for the key in all that a guest has, and in
 // what is kept of it.
 func TestAdversarySecretsInside(t *testing.T) {
