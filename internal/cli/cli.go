@@ -74,6 +74,7 @@ type app struct {
 
 	readServices sync.Once
 	known        []service.Definition
+	badServices  error // why the user's own are not among them
 }
 
 func newApp(stdio Stdio, env Env) *app {

@@ -8,6 +8,7 @@ import (
 
 	"berth.dev/internal/agent"
 	"berth.dev/internal/bundle"
+	"berth.dev/internal/config"
 	"berth.dev/internal/control"
 	"berth.dev/internal/manager"
 	"berth.dev/internal/sandbox"
@@ -66,24 +67,34 @@ func (a *app) bind(ctx context.Context, m *manager.Manager, b *bundle.Bundle, o 
 	}
 	unused := withhold(&got, spec, o, a.bases(spec, o))
 	if !quiet {
-		a.sayBound(got, unused)
+		why := "the login is"
+		if spec.Credentials == sandbox.CredentialsHost && !hasLogin(got) {
+			why = "of --credentials " + spec.Credentials
+		}
+		a.sayBound(got, unused, why)
 	}
 	return got, nil
 }
 
 // withhold takes keys that are paid for by use out of what an agent sees, where
 // it is signed in with a subscription and would use the key instead, because one
-// happened to be there. Who names the key wants it.
+// happened to be there; also where it should be signed in by what is on this
+// machine. Who names the key wants it.
 func withhold(got *control.Credentials, spec sandbox.Spec, o offer, bases map[string]string) (unused []string) {
+	var providers []*signin.Provider
+	if spec.Credentials == sandbox.CredentialsHost {
+		providers = signin.Of(spec.Agent) // signed in or not
+	}
 	for _, b := range got.Bound {
 		name, _ := secret.SplitLogin(b.Secret)
 		if !b.Login {
 			name = b.Service // a subscription's token in a variable has the provider's name
 		}
-		p, ok := signin.Find(name)
-		if !ok {
-			continue
+		if p, ok := signin.Find(name); ok && !slices.Contains(providers, p) {
+			providers = append(providers, p)
 		}
+	}
+	for _, p := range providers {
 		for _, v := range p.Rivals(spec.Agent) {
 			d, _ := service.ByVar(v)
 			if _, there := got.Env[v]; there && !slices.Contains(o.named, v) && bases[d.BaseVar] == "" {
@@ -121,7 +132,7 @@ func (a *app) bases(spec sandbox.Spec, o offer) map[string]string {
 }
 
 // sayBound says in one line which secrets the sandbox can use.
-func (a *app) sayBound(got control.Credentials, unused []string) {
+func (a *app) sayBound(got control.Credentials, unused []string, why string) {
 	var logins, shell, kept []string
 	for _, b := range got.Bound {
 		switch {
@@ -150,7 +161,7 @@ func (a *app) sayBound(got control.Credentials, unused []string) {
 		a.note("it can use %s, and sees placeholders", strings.Join(parts, " and "))
 	}
 	if len(unused) > 0 {
-		a.note("%s is not used, because the login is; to use it: -e %s", strings.Join(unused, ", "), unused[0])
+		a.note("%s is not used, because %s; to use it: -e %s", strings.Join(unused, ", "), why, unused[0])
 	}
 	for _, w := range got.Warnings {
 		a.note("%s", w)
@@ -159,25 +170,22 @@ func (a *app) sayBound(got control.Credentials, unused []string) {
 
 // takeSecrets takes those variables out of env that are named without a value
 // and hold keys of services that are known, the user's own included: they are
-// bound instead.
-func (a *app) takeSecrets(entries []string, env map[string]string) []string {
-	return takeKeys(entries, env, a.knownVar)
-}
-
-// takeSecrets is the same with the built-in services alone.
-func takeSecrets(entries []string, env map[string]string) []string {
-	return takeKeys(entries, env, func(name string) bool { _, known := service.ByVar(name); return known })
-}
-
-func takeKeys(entries []string, env map[string]string, known func(name string) bool) []string {
-	var taken []string
+// bound instead. What could be one is not passed as it is because the user's file
+// of services cannot be read.
+func (a *app) takeSecrets(entries []string, env map[string]string) (taken []string, err error) {
 	for _, name := range entries {
-		if v, ok := env[name]; ok && v != "" && known(name) {
+		v, ok := env[name]
+		switch {
+		case !ok || v == "":
+		case a.knownVar(name):
 			taken = append(taken, name)
 			delete(env, name)
+		case a.badServices != nil:
+			return nil, sandbox.Errorf(sandbox.ErrInvalid, "whether %s is a secret cannot be told while %s is wrong", name, config.ServicesName).
+				WithHint("mend that file; -e %s=VALUE passes the variable as it is", name)
 		}
 	}
-	return taken
+	return taken, nil
 }
 
 // warnOfKeys warns of values that look like keys and go into the sandbox: by

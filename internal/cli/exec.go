@@ -168,7 +168,9 @@ func (a *app) execSpec(o *execOptions, b *bundle.Bundle) (guestapi.SessionSpec, 
 	env := sessionEnv(a.shell, o.TTY)
 	var secrets []string
 	if spec.Credentials != sandbox.CredentialsNone {
-		secrets = takeSecrets(entries, said)
+		if secrets, err = a.takeSecrets(entries, said); err != nil {
+			return s, nil, err
+		}
 	}
 	if !o.Quiet {
 		a.warnOfKeys(said)

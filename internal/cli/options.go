@@ -200,7 +200,9 @@ func (a *app) wishEnv(o *createOptions, known *agent.Agent, w *wish) error {
 	}
 	w.session = map[string]string{}
 	if o.Creds != sandbox.CredentialsNone {
-		w.secrets = a.takeSecrets(entries, env)
+		if w.secrets, err = a.takeSecrets(entries, env); err != nil {
+			return err
+		}
 	}
 	if !o.Quiet {
 		a.warnOfKeys(env)

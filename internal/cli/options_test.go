@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,6 +115,17 @@ func TestWishOfKeys(t *testing.T) {
 	}
 	if n := strings.Count(said.String(), "looks like"); n != 3 || strings.Contains(said.String(), long) {
 		t.Errorf("%d warnings:\n%s", n, &said)
+	}
+	// What could be one is not passed on as if it were none.
+	if err := os.WriteFile(filepath.Join(config, "services.toml"), []byte("[[service"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.readServices = sync.Once{}
+	if _, err := a.wish(&createOptions{Env: []string{"TICKETS_TOKEN"}}, claude(t), nil); err == nil || strings.Contains(err.Error(), long) {
+		t.Errorf("with a damaged services.toml: %v", err)
+	}
+	if w, err := a.wish(&createOptions{Env: []string{"MISTRAL_API_KEY", "A=b"}}, claude(t), nil); err != nil || !slices.Equal(w.secrets, []string{"MISTRAL_API_KEY"}) {
+		t.Errorf("what does not rest on it: %v, %v", w.secrets, err)
 	}
 }
 

@@ -105,6 +105,7 @@ func (a *app) loadServices() []service.Definition {
 		own, err = config.Services(filepath.Join(dir, config.ServicesName))
 	}
 	if err != nil {
+		a.badServices = err
 		a.note("%v", err)
 	}
 	return service.All(own)

@@ -124,3 +124,34 @@ func TestHostRenewalNotWritten(t *testing.T) {
 	}
 	b.clean()
 }
+
+// TestHostAlone: who signs in inside does not change what is used, nor anything
+// that is kept; and a home without a login is said to be one.
+func TestHostAlone(t *testing.T) {
+	w := newWorld(t)
+	b, home := w.hostBox("elsewhere.json")
+	if r := b.post(apps["claude"].token, jsonType, apps["claude"].redemption(w.code(apps["claude"]))); r.status != http.StatusBadRequest || !strings.Contains(r.body, "sign in there") {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if used := b.used(); !strings.Contains(used, "deny login/claude") {
+		t.Errorf("the record lacks it:\n%s", used)
+	}
+	if w.login("login/claude") != nil || w.login("login/claude.one") != nil {
+		t.Error("it is kept")
+	}
+	for what, undo := range map[string]func() error{
+		"damaged": func() error {
+			return os.WriteFile(filepath.Join(home, "elsewhere.json"), []byte("junk sk-ant-x"), 0o600)
+		},
+		"gone": func() error { return os.Remove(filepath.Join(home, "elsewhere.json")) },
+	} {
+		if err := undo(); err != nil {
+			t.Fatal(err)
+		}
+		list, err := b.keeper.Bindings(t.Context())
+		if len(list) > 0 || err == nil || !strings.Contains(err.Error(), "nobody is signed in to Claude (~/.claude/.credentials.json)") || strings.Contains(err.Error(), "sk-ant-x") {
+			t.Errorf("%s: %v, %v", what, list, err)
+		}
+	}
+	b.clean()
+}

@@ -218,6 +218,10 @@ func (k *Keeper) issue(ctx context.Context, t intercept.Target, p *Provider, url
 		k.record(t, p, r, true, "the guest asked for more with its placeholder: "+shorten(f.text("grant_type")))
 		return refusal(http.StatusBadRequest, "invalid_grant", "this login stays on the host, which gives nothing else for it")
 	}
+	if k.cfg.FromHost {
+		k.record(t, p, r, true, "a sign-in inside, where the logins of this machine are used")
+		return refusal(http.StatusBadRequest, "access_denied", "this sandbox uses the logins that agents have on this machine; sign in there")
+	}
 	r.Header.Set("Accept-Encoding", "identity")
 	code := k.vouchedFor(p, f.text("code"))
 	if !code.IsZero() && !f.settle(r, code) {

@@ -47,7 +47,24 @@ func (k *Keeper) Bindings(ctx context.Context) ([]credential.Binding, error) {
 			list = append(list, b)
 		}
 	}
+	if k.cfg.FromHost && len(list)+len(errs) == 0 && len(k.providers) > 0 {
+		errs = append(errs, k.noHostLogin())
+	}
 	return list, errors.Join(errs...)
+}
+
+// noHostLogin says where none of this machine's logins was found.
+func (k *Keeper) noHostLogin() error {
+	var places []string
+	for _, p := range k.providers {
+		if h, ok := p.host[k.cfg.Agent]; ok {
+			places = append(places, p.Title+" (~/"+h.path+")")
+		}
+	}
+	if len(places) == 0 {
+		return sandbox.Errorf(sandbox.ErrNotFound, "of %q there is no login of this machine's that could be used", k.cfg.Agent)
+	}
+	return sandbox.Errorf(sandbox.ErrNotFound, "on this machine nobody is signed in to %s", strings.Join(places, " or "))
 }
 
 // source gives the access token of a login.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +161,26 @@ func TestSecretsWork(t *testing.T) {
 		bare := k.u.fresh(t)
 		r = k.u.run(t, k.ws, []string{"ANTHROPIC_API_KEY=" + realKey}, "run", "--name", bare, "--credentials", "none", "shell", k.ws, "--", "-c", "env")
 		if r.code != 0 || strings.Contains(r.out+r.err, "ANTHROPIC_API_KEY") {
+			t.Errorf("%+v", r)
+		}
+
+		// One of the user's own services, for a single command.
+		own := "[[service]]\nname = 'tracker'\nhosts = ['" + providerHost + "']\nvars = ['TRACKER_TOKEN']\n[[service.scheme]]\nkind = 'bearer'\n"
+		write(t, k.u, filepath.Join(k.u.berthHome, "config", "services.toml"), own)
+		r = k.u.run(t, k.ws, []string{"TRACKER_TOKEN=" + kept}, "exec", "-e", "TRACKER_TOKEN", k.name, "sh", "-c",
+			`printf %s "$TRACKER_TOKEN"; curl -sS -o /dev/null -H "Authorization: Bearer $TRACKER_TOKEN" https://`+providerHost)
+		if r.code != 0 || r.out == "" || strings.Contains(r.out, kept) {
+			t.Errorf("a key of a service of the user's own: %+v", r)
+		}
+		if got := k.since(0); !strings.Contains(got, "GET "+providerHost+"/ ["+kept+"]") {
+			t.Errorf("it did not arrive:\n%s", got)
+		}
+
+		// Where this machine's login was asked for and there is none, a key is not
+		// used in its place.
+		host := k.u.fresh(t)
+		r = k.u.run(t, k.ws, []string{"ANTHROPIC_API_KEY=" + realKey}, "run", "--name", host, "--credentials", "host", "claude", k.ws, "--", "-p", "say it")
+		if r.code == 0 || !strings.Contains(r.err, "on this machine nobody is signed in to Claude") || !strings.Contains(r.err, "ANTHROPIC_API_KEY is not used, because of --credentials host") {
 			t.Errorf("%+v", r)
 		}
 	})

@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -132,6 +133,8 @@ func (a *agentSocket) serve() {
 		go func() {
 			defer a.c.agents.Add(-1)
 			defer nc.Close()
+			// A channel that is opened while its connection ends may never hear of it.
+			defer context.AfterFunc(a.c.ctx, func() { nc.Close() })()
 			a.join(nc)
 		}()
 	}
