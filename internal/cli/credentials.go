@@ -65,13 +65,17 @@ func (a *app) bind(ctx context.Context, m *manager.Manager, b *bundle.Bundle, o 
 	if err != nil {
 		return got, err
 	}
-	unused := withhold(&got, spec, o, a.bases(spec, o))
+	unused, preferred := withhold(&got, spec, o, a.bases(spec, o))
 	if !quiet {
 		why := "the login is"
 		if spec.Credentials == sandbox.CredentialsHost && !hasLogin(got) {
 			why = "of --credentials " + spec.Credentials
 		}
 		a.sayBound(got, unused, why)
+		if len(preferred) > 0 {
+			a.note("%s is used, as -e says, in place of the login", strings.Join(preferred, ", "))
+		}
+		a.sayIncomplete(got, spec, o)
 	}
 	return got, nil
 }
@@ -79,8 +83,8 @@ func (a *app) bind(ctx context.Context, m *manager.Manager, b *bundle.Bundle, o 
 // withhold takes keys that are paid for by use out of what an agent sees, where
 // it is signed in with a subscription and would use the key instead, because one
 // happened to be there; also where it should be signed in by what is on this
-// machine. Who names the key wants it.
-func withhold(got *control.Credentials, spec sandbox.Spec, o offer, bases map[string]string) (unused []string) {
+// machine. Who names the key wants it, and prefers it to the login.
+func withhold(got *control.Credentials, spec sandbox.Spec, o offer, bases map[string]string) (unused, preferred []string) {
 	var providers []*signin.Provider
 	if spec.Credentials == sandbox.CredentialsHost {
 		providers = signin.Of(spec.Agent) // signed in or not
@@ -97,13 +101,30 @@ func withhold(got *control.Credentials, spec sandbox.Spec, o offer, bases map[st
 	for _, p := range providers {
 		for _, v := range p.Rivals(spec.Agent) {
 			d, _ := service.ByVar(v)
-			if _, there := got.Env[v]; there && !slices.Contains(o.named, v) && bases[d.BaseVar] == "" {
+			_, there := got.Env[v]
+			switch {
+			case !there || bases[d.BaseVar] != "":
+			case slices.Contains(o.named, v):
+				preferred = append(preferred, v)
+			default:
 				delete(got.Env, v)
 				unused = append(unused, v)
 			}
 		}
 	}
-	return unused
+	return unused, preferred
+}
+
+// sayIncomplete says of keys that were named that they are not passed on, where
+// others are missing that they go with.
+func (a *app) sayIncomplete(got control.Credentials, spec sandbox.Spec, o offer) {
+	for _, v := range o.named {
+		d, _ := service.ByVar(v)
+		bound := slices.ContainsFunc(d.Env, func(e service.Var) bool { _, ok := got.Env[e.Name]; return ok })
+		if _, own := spec.Env[v]; d.Signs() && !bound && !own {
+			a.note("%s is not passed on: it is of use only with the others of %s, which are not set", v, d.Title)
+		}
+	}
 }
 
 // hasLogin reports whether a login is among what is bound.

@@ -106,16 +106,19 @@ func (a *app) runAgent(ctx context.Context, m *manager.Manager, b *bundle.Bundle
 	if err != nil {
 		return err
 	}
-	goes := b.Spec().Remove && !o.Detach
+	goes, ended := b.Spec().Remove && !o.Detach, false
 	defer func() {
-		// When an agent has run, its end is what makes the supervisor remove the
-		// sandbox, and nobody has to wait for that here.
 		var refused *guestapi.Error
-		if goes && errors.As(err, &refused) {
+		switch {
+		case goes && errors.As(err, &refused):
 			rerr := m.Remove(context.WithoutCancel(ctx), b.Name(), true)
 			if rerr != nil && !errors.Is(rerr, sandbox.ErrNotFound) {
 				err = errors.Join(err, rerr)
 			}
+		case ended:
+			// The agent's end makes the supervisor remove it. The name is free for
+			// the next command, which must not come back to what is going.
+			m.AwaitGone(ctx, b)
 		}
 	}()
 	g, err := a.guest(ctx, m, b, o.Quiet)
@@ -139,6 +142,7 @@ func (a *app) runAgent(ctx context.Context, m *manager.Manager, b *bundle.Bundle
 	}
 	end, err := a.launch(ctx, g, l)
 	goes = goes && end == sessionEnded
+	ended = goes
 	if err == nil && o.Detach {
 		fmt.Fprintln(a.Out, b.Name())
 	}

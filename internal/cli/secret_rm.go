@@ -16,7 +16,8 @@ func newSecretRmCommand(a *app) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Remove secrets",
 		Long: `Remove secrets: those for all sandboxes, or with --sandbox those of one. To remove
-a login, as ` + "`berth secret ls`" + ` shows it, is to sign out everywhere.`,
+a login, as ` + "`berth secret ls`" + ` shows it, is to sign out all sandboxes that have none
+of their own.`,
 		Args:              wants(1, -1),
 		ValidArgsFunction: a.completeSecrets,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -27,7 +27,8 @@ func newSecretShareCommand(a *app) *cobra.Command {
 A login that was made with the browser of this machine is for all of them at
 once. One that was made with a code could be anybody's, as far as Berth can
 tell, and so is that sandbox's alone until you say that it is yours.`,
-		Args: wants(1, 1),
+		Args:              wants(1, 1),
+		ValidArgsFunction: a.completeOwnLogins,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if name == "" {
 				return sandbox.Errorf(sandbox.ErrInvalid, "say which sandbox signed in: --sandbox NAME").WithHint("see them with: berth secret ls")
@@ -36,7 +37,22 @@ tell, and so is that sandbox's alone until you say that it is yours.`,
 		},
 	}
 	a.sandboxFlag(cmd, &name)
+	cmd.Flags().Lookup("sandbox").Usage = "the `SANDBOX` that signed in"
 	return cmd
+}
+
+// completeOwnLogins completes the logins that sandboxes have of their own.
+func (a *app) completeOwnLogins(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if s, err := a.secrets(); err == nil {
+		logins, _ := s.Logins(context.Background())
+		for _, l := range logins {
+			if provider, of := secret.SplitLogin(l.Name); of != "" {
+				names = append(names, secret.LoginPrefix+provider)
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) runSecretShare(ctx context.Context, sandboxName, login string) error {

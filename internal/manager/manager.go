@@ -228,6 +228,23 @@ func (m *Manager) Remove(ctx context.Context, nameOrID string, force bool) error
 	return errors.Join(m.forget(ctx, b.Name()), m.closeAudit(b.ID()))
 }
 
+// goneTime bounds the wait for a sandbox that goes by itself: it does once nobody
+// is connected, and others may be.
+const goneTime = 2 * time.Second
+
+// AwaitGone waits until a sandbox that its supervisor removes has gone; not for
+// long, since what holds it up is said elsewhere.
+func (m *Manager) AwaitGone(ctx context.Context, b *bundle.Bundle) {
+	ctx, cancel := context.WithTimeout(ctx, goneTime)
+	defer cancel()
+	for ctx.Err() == nil {
+		if _, err := os.Stat(b.Dir()); err != nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // forget removes the secrets of a sandbox, which another of its name must not
 // inherit.
 func (m *Manager) forget(ctx context.Context, name string) error {

@@ -140,5 +140,10 @@ func (s *Store) Logins(context.Context) ([]Login, error) {
 }
 
 func noLogin(name string) error {
-	return sandbox.Errorf(sandbox.ErrNotFound, "there is no %s", name).WithHint("see them with: berth secret ls")
+	provider, of := SplitLogin(name)
+	what := LoginPrefix + provider
+	if of != "" {
+		what += " of sandbox " + of
+	}
+	return sandbox.Errorf(sandbox.ErrNotFound, "there is no %s", what).WithHint("see them with: berth secret ls")
 }

@@ -23,8 +23,9 @@ type Provider struct {
 	// Agents are those that sign in with it, by their names.
 	Agents []string
 	// Hosts are where the access token goes, as service.ParsePlace reads them.
-	hosts string
-	shape service.Shape
+	hosts  string
+	shape  service.Shape
+	renews service.Shape // of the token that renews it; zero for shape
 	// schemes are where in a request it goes; nil for a bearer's.
 	schemes []service.Scheme
 	// access is the member of an answer that has the token; "" for access_token.

@@ -2,6 +2,7 @@ package signin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -43,7 +44,7 @@ func (k *Keeper) Bindings(ctx context.Context) ([]credential.Binding, error) {
 			errs = append(errs, fmt.Errorf("the login %s cannot be used: %w", p.Secret(), err))
 		default:
 			b := credential.Binding{Secret: p.Secret(), Service: p.service(), Source: source{k, p}}
-			b.Parts = []credential.Part{{Name: "refresh", Shape: p.shape}, {Name: "id"}}
+			b.Parts = []credential.Part{{Name: "refresh", Shape: cmp.Or(p.renews, p.shape)}, {Name: "id"}}
 			list = append(list, b)
 		}
 	}

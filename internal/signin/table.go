@@ -15,7 +15,7 @@ var table = []*Provider{
 		Name: "claude", Title: "Claude", Agents: []string{"claude"},
 		// The last is where remote MCP servers are reached.
 		hosts: "api.anthropic.com platform.claude.com claude.ai mcp-proxy.anthropic.com",
-		shape: service.Shape{Prefix: "sk-ant-oat01-", Suffix: "AA", Length: 108},
+		shape: service.Shape{Prefix: "sk-ant-oat01-", Suffix: "AA", Length: 108}, renews: service.Shape{Prefix: "sk-ant-ort01-", Suffix: "AA", Length: 108},
 		tokens: []string{
 			"platform.claude.com/v1/oauth/token", "console.anthropic.com/v1/oauth/token", "api.anthropic.com/v1/oauth/token",
 		},
