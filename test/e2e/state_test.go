@@ -197,3 +197,20 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
+
+// TestRemovedInTime: a sandbox made with --rm is gone when its command is, and the
+// next of its name is another one.
+func TestRemovedInTime(t *testing.T) {
+	each(t, func(t *testing.T, u *user) {
+		ws, name := u.workspace(t), u.fresh(t)
+		for range 5 {
+			r := u.run(t, ws, nil, "run", "-q", "--rm", "--name", name, "shell", ws, "--", "-c", "test ! -e ~/mark && touch ~/mark && exit 7")
+			if r.code != 7 {
+				t.Fatalf("%+v", r)
+			}
+			if left := u.must(t, ws, "ls", "-a"); strings.Contains(left, " "+name+" ") {
+				t.Fatalf("it is still there:\n%s", left)
+			}
+		}
+	})
+}
