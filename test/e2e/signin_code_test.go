@@ -17,6 +17,7 @@ type byCode struct {
 	agent   string
 	command []string
 	asks    []string       // what it asks before, and is answered with Enter
+	goesOn  bool           // it does not end when it has signed in
 	shows   *regexp.Regexp // what is taken
 	paste   bool           // a page with a code that is brought back; else a code for a page
 	login   string
@@ -41,7 +42,7 @@ var byCodes = []byCode{
 	},
 	{
 		// A terminal as wide as the address, which it breaks by itself elsewhere.
-		agent: "gemini", command: []string{"sh", "-c", "stty cols 900; NO_BROWSER=true gemini"}, paste: true,
+		agent: "gemini", command: []string{"sh", "-c", "stty cols 900; NO_BROWSER=true gemini"}, paste: true, goesOn: true,
 		asks: []string{"How would you like to authenticate"}, shows: regexp.MustCompile(`https://accounts\.google\.com/o/oauth2/v2/auth\?[^\s\x1b]+`),
 		login: "login/google", call: "POST cloudcode-pa.googleapis.com/v1internal:streamGenerateContent", say: []string{"-p", "say it"},
 	},
@@ -74,8 +75,10 @@ func (s *signingIn) signInBy(t *testing.T, name string, way byCode) {
 		scr.keys(s.codeOf(t, found))
 		scr.keys("\r")
 	}
-	if way.asks != nil { // it is not there to sign in alone
+	if way.goesOn { // it is not there to sign in alone, and would ask for more meanwhile
 		s.signedIn(t, name, way.agent)
+		s.u.must(t, "", "exec", name, "pkill", "node")
+		_ = scr.wait()
 		return
 	}
 	if err := scr.wait(); err != nil {
