@@ -10,8 +10,12 @@ import (
 	"berth.dev/internal/egress/intercept"
 )
 
-// maxAgain bounds the body of a request that is kept to be sent again, in bytes.
-const maxAgain = 4 << 20
+// Bounds of the bodies of requests that are kept to be sent again, in bytes: of
+// one, and of all that are under way.
+const (
+	maxAgain = 4 << 20
+	maxKept  = 32 << 20
+)
 
 // repeatable is a request that is sent again with the next token where a server
 // does not take this one: some agents give a login up that is refused once, and
@@ -24,7 +28,7 @@ type repeatable struct {
 type repeatableKey struct{}
 
 // repeatable keeps what it takes to send a request again that a login goes with.
-func (k *Keeper) repeatable(r *http.Request) error {
+func (k *Keeper) repeatable(ctx context.Context, r *http.Request) error {
 	i := -1
 	for j, p := range k.providers {
 		if ph := k.placeholders(p).access; ph != "" && r.Header.Get("Authorization") == bearer+ph {
@@ -34,6 +38,12 @@ func (k *Keeper) repeatable(r *http.Request) error {
 	if i < 0 || r.ContentLength < 0 || r.ContentLength > maxAgain || r.Header.Get("Upgrade") != "" {
 		return nil
 	}
+	n := r.ContentLength
+	if k.kept.Add(n) > maxKept {
+		k.kept.Add(-n)
+		return nil
+	}
+	context.AfterFunc(ctx, func() { k.kept.Add(-n) }) // which ends with the request
 	body, err := read(r, maxAgain)
 	if err != nil {
 		return err

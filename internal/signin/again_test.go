@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSentAgain: a request whose token is refused before its end comes again, as
@@ -65,6 +66,18 @@ func TestSentAgain(t *testing.T) {
 		if r := ask(strings.NewReader("then")); r.status != http.StatusOK || r.body != "then" {
 			t.Errorf("%s, and then: %d %s", what, r.status, r.body)
 		}
+	}
+	// A guest does not have any amount kept, and what it had is free again.
+	for end := time.Now().Add(5 * time.Second); b.keeper.kept.Load() != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are kept", b.keeper.kept.Load())
+		}
+	}
+	b.keeper.kept.Store(maxKept)
+	w.pass(2 * between)
+	refuse = 1
+	if r := ask(strings.NewReader("x")); r.status != http.StatusUnauthorized || len(seen) != 1 {
+		t.Errorf("with all kept that may be: %d, with %d tokens", r.status, len(seen))
 	}
 	b.clean()
 }

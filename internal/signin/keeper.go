@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth.dev/internal/credential"
@@ -56,6 +57,8 @@ type Config struct {
 type Keeper struct {
 	cfg       Config
 	providers []*Provider
+
+	kept atomic.Int64 // bytes of requests, see maxKept
 
 	mu       sync.Mutex
 	vouched  map[[32]byte]vouched   // codes that came by way of the user's browser, by what stands for them
@@ -177,7 +180,7 @@ func (k *Keeper) Request(ctx context.Context, t intercept.Target, r *http.Reques
 			return errors.New("tokens are asked for at " + plain)
 		}
 	}
-	return k.repeatable(r)
+	return k.repeatable(ctx, r)
 }
 
 // read reads a body to its end and puts it back.
