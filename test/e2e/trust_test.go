@@ -153,7 +153,7 @@ func TestTrustInContainers(t *testing.T) {
 		u, ws, name := u.trusting(t)
 		exec := func(script string) string {
 			t.Helper()
-			r := u.run(t, ws, nil, "exec", "-w", ws, name, "sh", "-ec", script)
+			r := u.runDocker(t, ws, "exec", "-w", ws, name, "sh", "-ec", script)
 			if r.code != 0 {
 				t.Fatalf("%s\nstatus %d\n%s%s", script, r.code, r.out, r.err)
 			}
@@ -168,7 +168,7 @@ func TestTrustInContainers(t *testing.T) {
 		if out := exec("docker run --rm --privileged --read-only -u 1000 made curl -sS https://" + trustHost + "/"); out != "through\n" {
 			t.Errorf("an odd container prints %q", out)
 		}
-		exec("docker run -d --name kept made sleep 1000")
+		exec("docker rm -f kept || true; docker run -d --name kept made sleep 1000")
 		if out := exec("docker exec kept curl -sS https://" + trustHost + "/"); out != "through\n" {
 			t.Errorf("what is run in a container prints %q", out)
 		}
