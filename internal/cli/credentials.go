@@ -54,7 +54,8 @@ func (a *app) bind(ctx context.Context, m *manager.Manager, b *bundle.Bundle, o 
 			secrets[f.name] = secret.Wire{Value: f.value}
 		}
 	}
-	got, err := m.Bind(ctx, b, secrets, a.bases(spec, o))
+	bases := a.bases(spec, o)
+	got, err := m.Bind(ctx, b, secrets, bases)
 	if control.IsUnknownOp(err) {
 		// An older Berth saved it, and so runs it.
 		if !quiet {
@@ -65,7 +66,7 @@ func (a *app) bind(ctx context.Context, m *manager.Manager, b *bundle.Bundle, o 
 	if err != nil {
 		return got, err
 	}
-	unused, preferred := withhold(&got, spec, o, a.bases(spec, o))
+	unused, preferred := withhold(&got, spec, o, bases)
 	if !quiet {
 		why := "the login is"
 		if spec.Credentials == sandbox.CredentialsHost && !hasLogin(got) {

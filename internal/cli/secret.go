@@ -48,6 +48,16 @@ func (a *app) secrets() (*secret.Store, error) {
 		secret.WithNote(func(note string) { a.note("%s", note) }))
 }
 
+// secretsOf opens the store for what is kept of one sandbox, which may be gone, or
+// of all.
+func (a *app) secretsOf(sandboxName string) (name string, s *secret.Store, err error) {
+	if name, err = a.secretSandbox(sandboxName, true); err != nil {
+		return "", nil, err
+	}
+	s, err = a.secrets()
+	return name, s, err
+}
+
 // secretSandbox is the name of the sandbox that a command is about, "" for all.
 // One that is gone is found by nobody, and can still have secrets.
 func (a *app) secretSandbox(name string, gone bool) (string, error) {

@@ -41,11 +41,7 @@ type listedSecret struct {
 }
 
 func (a *app) runSecretLs(ctx context.Context, name string) error {
-	name, err := a.secretSandbox(name, true)
-	if err != nil {
-		return err
-	}
-	s, err := a.secrets()
+	name, s, err := a.secretsOf(name)
 	if err != nil {
 		return err
 	}

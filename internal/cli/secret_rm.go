@@ -29,11 +29,7 @@ of their own.`,
 }
 
 func (a *app) runSecretRm(ctx context.Context, sandboxName string, names []string) error {
-	sandboxName, err := a.secretSandbox(sandboxName, true)
-	if err != nil {
-		return err
-	}
-	s, err := a.secrets()
+	sandboxName, s, err := a.secretsOf(sandboxName)
 	if err != nil {
 		return err
 	}

@@ -56,11 +56,7 @@ func (a *app) completeOwnLogins(*cobra.Command, []string, string) ([]string, cob
 }
 
 func (a *app) runSecretShare(ctx context.Context, sandboxName, login string) error {
-	sandboxName, err := a.secretSandbox(sandboxName, true)
-	if err != nil {
-		return err
-	}
-	s, err := a.secrets()
+	sandboxName, s, err := a.secretsOf(sandboxName)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 
 	"berth.dev/internal/credential"
 	"berth.dev/internal/egress/intercept"
@@ -29,12 +31,11 @@ type repeatableKey struct{}
 
 // repeatable keeps what it takes to send a request again that a login goes with.
 func (k *Keeper) repeatable(ctx context.Context, r *http.Request) error {
-	i := -1
-	for j, p := range k.providers {
-		if ph := k.placeholders(p).access; ph != "" && r.Header.Get("Authorization") == bearer+ph {
-			i = j
-		}
+	token := tokenOf(r)
+	if token == "" {
+		return nil
 	}
+	i := slices.IndexFunc(k.providers, func(p *Provider) bool { return k.cfg.Broker.Placeholder(p.Secret()) == token })
 	if i < 0 || r.ContentLength < 0 || r.ContentLength > maxAgain || r.Header.Get("Upgrade") != "" {
 		return nil
 	}
@@ -60,7 +61,7 @@ func (k *Keeper) again(ctx context.Context, t intercept.Target, res *http.Respon
 		return
 	}
 	l, err := k.current(ctx, r.p)
-	if err != nil || res.Request.Header.Get("Authorization") == bearer+l.Access.Reveal() {
+	if err != nil || tokenOf(res.Request) == l.Access.Reveal() {
 		return
 	}
 	req := res.Request.Clone(res.Request.Context())
@@ -78,6 +79,15 @@ func (k *Keeper) again(ctx context.Context, t intercept.Target, res *http.Respon
 	})
 	_ = res.Body.Close()
 	*res = *next
+}
+
+// tokenOf is what a request has for a bearer's token, "" for none.
+func tokenOf(r *http.Request) string {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), bearer)
+	if !ok {
+		return ""
+	}
+	return token
 }
 
 // bearer is what comes before a token (RFC 6750 §2.1).

@@ -2,6 +2,7 @@ package signin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -226,11 +227,7 @@ func readClaude(b []byte) (*Login, error) {
 const claudeRefreshLife = 30 * 24 * time.Hour
 
 func writeClaude(old []byte, l *Login) ([]byte, error) {
-	life := claudeRefreshLife
-	var seconds float64
-	if json.Unmarshal(l.Answer[refreshLifeName], &seconds) == nil && seconds > 0 && seconds < 1e9 {
-		life = time.Duration(seconds) * time.Second
-	}
+	life := cmp.Or(fields(l.Answer).seconds(refreshLifeName), claudeRefreshLife)
 	return change(old, object{
 		"accessToken": l.Access.Reveal(), "refreshToken": l.Refresh.Reveal(), "expiresAt": l.Expires.UnixMilli(),
 		"refreshTokenExpiresAt": time.Now().Add(life).UnixMilli(),

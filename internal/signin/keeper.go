@@ -169,8 +169,9 @@ func (k *Keeper) Request(ctx context.Context, t intercept.Target, r *http.Reques
 		return nil
 	}
 	url := urlOf(t.Host, r)
+	plain := plainURL(url)
 	for _, p := range k.providers {
-		switch plain := plainURL(url); {
+		switch {
 		case p.revokes(url) || p.revokes(plain):
 			return k.revoke(t, p, r)
 		case p.issues(url):

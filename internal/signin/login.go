@@ -95,6 +95,16 @@ func (f fields) text(name string) string {
 	return s
 }
 
+// seconds is a member that is a number of seconds, 0 for any other and for what
+// is no time that somebody would mean.
+func (f fields) seconds(name string) time.Duration {
+	var n float64
+	if json.Unmarshal(f[name], &n) != nil || n <= 0 || n >= 1e9 {
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}
+
 // Media types of what is asked and answered.
 const (
 	formType = "application/x-www-form-urlencoded"
@@ -207,9 +217,8 @@ func (p *Provider) newLogin(f fields, now time.Time) (*Login, error) {
 			return nil, fmt.Errorf("it has no %s", name)
 		}
 	}
-	var seconds float64
-	if json.Unmarshal(f["expires_in"], &seconds) == nil && seconds > 0 && seconds < 1e9 {
-		l.Expires = now.Add(time.Duration(seconds) * time.Second)
+	if life := f.seconds(lifeName); life > 0 {
+		l.Expires = now.Add(life)
 	}
 	for _, name := range slices.Concat(standard, p.keep, []string{lifeName}) {
 		if v, ok := f[name]; ok && !l.says(v) {

@@ -209,11 +209,7 @@ func (k *Keeper) due(p *Provider, l *Login) bool {
 
 // life is how long an access token is good in all, as far as that is known.
 func (l *Login) life() time.Duration {
-	var seconds float64
-	if json.Unmarshal(l.Answer[lifeName], &seconds) != nil || seconds <= 0 {
-		return 5 * margin
-	}
-	return time.Duration(seconds) * time.Second
+	return cmp.Or(fields(l.Answer).seconds(lifeName), 5*margin)
 }
 
 // lifeName is the member of an answer that says how long its token is good.
@@ -225,8 +221,8 @@ const refreshLifeName = "refresh_token_expires_in"
 // notTaken notes that a server refused a token, so that it is renewed before it
 // is used again.
 func (k *Keeper) notTaken(r *http.Request) {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), bearer)
-	if !ok {
+	token := tokenOf(r)
+	if token == "" {
 		return
 	}
 	k.mu.Lock()

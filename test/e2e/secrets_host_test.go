@@ -176,7 +176,7 @@ func (k keeping) crash(t *testing.T, command *os.Process, keys []string) {
 	// Nothing of Berth's on disk has one, but what its user put into a sandbox.
 	leaky := k.leaky(t)
 	spec := filepath.Join(k.u.inspect(t, leaky).Dir, "spec.json")
-	found := k.filesWith(t, k.u.berthHome, keys)
+	found := filesWith(t, k.u.berthHome, keys)
 	if !slices.Equal(found, []string{spec}) {
 		t.Errorf("keys are in %q, and should be in %s alone", found, spec)
 	}
@@ -206,7 +206,7 @@ func (k keeping) dumps(t *testing.T) []string {
 	if err != nil || len(cores) != 1 {
 		t.Fatalf("a process that crashes leaves %q, %v", cores, err)
 	}
-	if len(k.filesWith(t, dir, []string{realKey})) != 1 {
+	if len(filesWith(t, dir, []string{realKey})) != 1 {
 		t.Error("the key is not found in the core file of a process that has it")
 	}
 	// Of those that others left.
@@ -216,7 +216,7 @@ func (k keeping) dumps(t *testing.T) []string {
 
 // filesWith are the files below a folder that have one of the keys. Links, such
 // as the suite's to its templates, are not followed.
-func (k keeping) filesWith(t *testing.T, dir string, keys []string) (found []string) {
+func filesWith(t *testing.T, dir string, keys []string) (found []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {

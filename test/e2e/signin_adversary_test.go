@@ -58,7 +58,7 @@ func TestAdversarySignIn(t *testing.T) {
 			}
 		}
 		// Outside they are in the store alone, and there encrypted.
-		if found := (keeping{}).filesWith(t, filepath.Join(s.u.berthHome, "data", "secrets"), s.values()); len(found) > 0 {
+		if found := filesWith(t, filepath.Join(s.u.berthHome, "data", "secrets"), s.values()); len(found) > 0 {
 			t.Errorf("tokens are in the clear in %q", found)
 		}
 	})
